@@ -1,0 +1,143 @@
+"""Chapter 01: processes: how one begins, runs another program, ends, and is waited for.
+
+A process begins as a copy of its parent (fork), becomes another program (exec), and ends with a number that the parent
+collects (wait). Until it is collected it stays in the process table as a *zombie*. A pid is only a number and is used
+again; a *pidfd* is a descriptor for one process for good: it can be polled (readable means ended), waited for and
+signalled, and never means somebody else.
+
+Every fork, exec and wait of minirt stands here. clone3(2) is fork with a choice: which namespaces the child is born
+into, in which cgroup, and with a pidfd handed back by the same call.
+
+Manual pages: fork(2), clone(2), execve(2), waitid(2), pidfd_open(2), pidfd_send_signal(2), prctl(2), close_range(2).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+
+from minirt.kernel import syscalls
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+CLONE_PIDFD = 0x00001000          # <linux/sched.h>
+CLONE_INTO_CGROUP = 0x200000000
+SIGCHLD = 17
+SIGKILL = 9
+
+PR_SET_PDEATHSIG = 1              # <linux/prctl.h>
+PR_SET_DUMPABLE = 4
+PR_SET_NAME = 15
+
+
+def fork_call(function: Callable[[], int | None]) -> int:
+    """Fork; in the child call `function` and end with the number it returns (None counts as 0); return the child's pid.
+
+    The child must never come back to the caller: it ends by `os._exit`, which skips what the parent has planned for its
+    own end (`atexit`, buffered output written twice). An exception of `function` ends the child with 1, after its
+    traceback was printed on stderr. Sources: fork(2), _exit(2).
+    """
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 1
+    try:
+        code = function() or 0
+    except BaseException as error:
+        sys.excepthook(type(error), error, error.__traceback__)
+    finally:
+        os._exit(code & 255)
+
+
+class _CloneArgs(ctypes.Structure):
+    """struct clone_args of <linux/sched.h>: eleven numbers of 64 bits."""
+
+    _fields_ = [(name, ctypes.c_uint64) for name in (
+        "flags", "pidfd", "child_tid", "parent_tid", "exit_signal", "stack", "stack_size", "tls", "set_tid",
+        "set_tid_size", "cgroup")]
+
+
+def clone3(flags: int = 0, cgroup: int = -1) -> tuple[int, int]:
+    """Fork with a choice. Return (pid, pidfd) in the parent and (0, -1) in the child.
+
+    `flags` are CLONE_NEW* bits: the child is born inside those new namespaces. `cgroup`, when not negative, is the
+    descriptor of a cgroup v2 directory: the child is born a member of it (CLONE_INTO_CGROUP), which costs nothing,
+    where writing its pid to cgroup.procs later waits several milliseconds. The pidfd comes from CLONE_PIDFD; the exit
+    signal must be SIGCHLD, or the parent could not wait for the child as for any other.
+
+    Python does not know of this fork, so it must be called while the process has one thread, and the child must end in
+    exec or `os._exit`. Raises OSError. Source: clone(2), section "clone3()".
+    """
+    pidfd = ctypes.c_int(-1)
+    arguments = _CloneArgs(flags=flags | CLONE_PIDFD, pidfd=ctypes.addressof(pidfd), exit_signal=SIGCHLD)
+    if cgroup >= 0:
+        arguments.flags |= CLONE_INTO_CGROUP
+        arguments.cgroup = cgroup
+    pid = syscalls.call("clone3", ctypes.byref(arguments), ctypes.sizeof(arguments))
+    return (pid, pidfd.value) if pid else (0, -1)
+
+
+def wait(pid: int) -> int:
+    """Wait until the child `pid` has ended, collect it, and return its exit code as a shell tells it (see `exit_code`).
+
+    Raises ChildProcessError when it is no child of this process. Source: waitpid(2).
+    """
+    _, status = os.waitpid(pid, 0)
+    return exit_code(status)
+
+
+def exit_code(status: int) -> int:
+    """The one number for how a process ended, from the status of wait(2).
+
+    0 to 255 when it called exit; 128 + the signal's number when a signal killed it (so SIGKILL is 137).
+    The status has the exit code in bits 8-15 and the signal in bits 0-6 (0: no signal). Source: wait(2), bash(1)
+    "EXIT STATUS".
+    """
+    signal = status & 0x7F
+    return 128 + signal if signal else (status >> 8) & 0xFF
+
+
+def send_signal(pidfd: int, signal: int) -> None:
+    """Send signal number `signal` to the process behind `pidfd`; 0 only asks whether it may be signalled.
+
+    Raises ProcessLookupError when it has ended and been collected. Source: pidfd_send_signal(2).
+    """
+    syscalls.call("pidfd_send_signal", pidfd, signal, None, 0)
+
+
+def die_with_parent(signal: int = SIGKILL) -> None:
+    """Ask the kernel to send this process `signal` when its parent thread ends (PR_SET_PDEATHSIG of prctl(2))."""
+    syscalls.call("prctl", PR_SET_PDEATHSIG, signal, 0, 0, 0)
+
+
+def hide() -> None:
+    """Make this process non-dumpable: nobody without CAP_SYS_PTRACE over it may read its memory, descriptors or
+    executable through /proc (PR_SET_DUMPABLE of prctl(2))."""
+    syscalls.call("prctl", PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def set_name(name: str) -> None:
+    """Show `name` (at most 15 bytes) as this process's name in `ps` (PR_SET_NAME of prctl(2))."""
+    syscalls.call("prctl", PR_SET_NAME, os.fsencode(name)[:15], 0, 0, 0)
+
+
+def close_from(first: int) -> None:
+    """Close every descriptor from `first` on (close_range(2))."""
+    syscalls.call("close_range", first, 0xFFFFFFFF, 0)
+
+
+def execute(program: int, argv: Sequence[str], env: Sequence[str]) -> None:
+    """Become the program in the open descriptor `program` (execveat(2) with AT_EMPTY_PATH): no path is looked up.
+
+    `argv` and `env` ("NAME=value") are passed as they are. Returns only by raising OSError.
+    """
+    at_empty_path = 0x1000
+    syscalls.call("execveat", program, b"", _strings(argv), _strings(env), at_empty_path)
+
+
+def _strings(words: Sequence[str]) -> ctypes.Array[ctypes.c_char_p]:
+    """A NULL-terminated array of C strings."""
+    return (ctypes.c_char_p * (len(words) + 1))(*[os.fsencode(word) for word in words], None)
