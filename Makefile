@@ -1,0 +1,90 @@
+# The ways into minirt. Type any of them as yourself or as root: what needs root asks sudo for it, and nothing in the
+# checkout ends up belonging to root when the checkout is yours.
+#
+#   make hello        set up, and run a first container                       make test         everything, 12 minutes
+#   make lint         style and types                                         make acceptance   against other tools, 35 minutes
+#   make test-deps    install those other tools                               make bench        measured beside runc, crun, podman
+#   make site         the book as a web site, in site/                        make notebook     the notebooks, in a browser
+#   make install      minirt for every user, below /usr/local                 make uninstall    and every trace away
+#   make clean        what the targets above left in the checkout             make online       planned, chapter 14
+
+SHELL := /bin/sh
+PREFIX ?= /usr/local
+VENV := .venv
+PY := $(VENV)/bin/python
+SUDO := $(shell test "$$(id -u)" = 0 || echo sudo)
+# Tests run as root, in cages; what pytest and hypothesis would like to keep in the checkout stays out of it.
+AS_ROOT := $(SUDO) env PYTHONDONTWRITEBYTECODE=1 HYPOTHESIS_STORAGE_DIRECTORY=/tmp/minirt-hypothesis $(if $(CI),CI=$(CI))
+PYTEST := $(AS_ROOT) $(PY) -m pytest $(PYTEST_OPTIONS)
+packages = $(PY) -c 'import tomllib, sys; \
+    print("\n".join(tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"][sys.argv[1]]))' $(1) \
+    | $(PY) -m pip install -q --disable-pip-version-check -r /dev/stdin
+
+.PHONY: help hello ready test lint test-deps acceptance site bench notebook install uninstall online clean
+help:
+	@sed -n '4,9s/^#  //p' Makefile
+
+# -- set up: nothing but Python is needed for `make hello` --------------------------------------------------------------
+
+$(VENV)/bin/python:
+	@python=$$(tools/find-python) && "$$python" -m venv --without-pip $(VENV)
+
+ready: $(VENV)/bin/python
+	@$(PY) -m minirt.install checkout $(VENV)
+
+$(VENV)/.test: pyproject.toml | ready
+	@$(PY) -m pip --version >/dev/null 2>&1 || $(PY) -m ensurepip >/dev/null
+	@echo 'installing what the tests need into $(VENV)'
+	@$(call packages,test)
+	@touch $@
+
+$(VENV)/.book: $(VENV)/.test
+	@echo 'installing what the book needs into $(VENV)'
+	@$(call packages,book)
+	@touch $@
+
+# -- run ------------------------------------------------------------------------------------------------------------
+
+hello: ready
+	@$(SUDO) $(PY) -B -m minirt.images.hello
+	@$(SUDO) $(VENV)/bin/minirt --explain run --rm hello-world
+
+lint: $(VENV)/.test
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+
+test: lint
+	$(PYTEST) tests --ignore=tests/acceptance --ignore=tests/faults --ignore=tests/vm --ignore=tests/site
+
+test-deps: ready
+	@.ci/test-deps
+
+acceptance: $(VENV)/.book
+	$(PYTEST) tests/acceptance tests/faults tests/site tests/vm
+
+bench: ready
+	@$(SUDO) env PYTHONDONTWRITEBYTECODE=1 $(PY) -m benchmarks $(BENCH)
+
+site: $(VENV)/.book
+	$(VENV)/bin/mkdocs build --strict
+
+notebook: $(VENV)/.book
+	@test -z "$$SSH_CONNECTION" || echo "On your own machine: ssh -N -L 8888:127.0.0.1:8888 $$(id -un)@$$(hostname)"
+	$(VENV)/bin/jupyter lab --ip 127.0.0.1 --port 8888 --ServerApp.port_retries=0 --no-browser \
+	    $$(test "$$(id -u)" != 0 || echo --allow-root) notebooks
+
+# -- for every user of this machine -----------------------------------------------------------------------------------
+
+install:
+	@python=$$(tools/find-python --system) && $(SUDO) "$$python" -IB minirt/install.py system $(PREFIX)
+	@echo "installed: $(PREFIX)/bin/minirt"
+
+uninstall:
+	@python=$$(tools/find-python --system) && $(SUDO) "$$python" -IB minirt/install.py remove $(PREFIX) $(KEEP)
+
+online:
+	@echo 'planned: pull from the public registries and push to your own comes with chapter 14'
+
+clean:
+	rm -rf $(VENV) build site .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,213 @@
+"""The tool itself: how a checkout becomes a command that starts fast.
+
+`python -m minirt.install checkout` makes `.venv/bin/minirt` of this checkout; `system` copies the package below a
+prefix (/usr/local) and makes its launcher, its completion and its manual page; `remove` takes all of that away again.
+
+A good part of what a short command costs in Python is finding and reading modules: for each one the interpreter looks
+through its directories, opens, stats and reads a file. So an installed minirt carries its compiled modules in one
+*bundle*, read at once; the launcher is a script of a dozen lines, run by an interpreter that ignores the user's
+environment and imports no `site` (`-I -S`). A checkout's launcher reads its own modules as plain files, because they
+change; its bundle holds only what it borrows from the standard library, so it cannot be out of date.
+
+A bundle belongs to one interpreter. When that has been replaced by another version, the launcher sees it and imports
+plain files: slower, and still right.
+"""
+
+from __future__ import annotations
+
+import compileall
+import importlib.util
+import marshal
+import os
+import shutil
+import sys
+import sysconfig
+from pathlib import Path
+
+# What a command borrows from the standard library on its way, and an interpreter does not already carry inside itself.
+BORROWED = ("ctypes", "ctypes._endian", "struct", "types")
+
+LAUNCHER = '''\
+#!{interpreter} -IS
+# minirt's launcher, made by `{made_by}`: the sources lie in {home}
+import sys
+from marshal import loads
+sys.path += {path!r}
+{bytecode}
+try:
+    with open({bundle!r}, "rb", 0) as file:
+        version, finder, modules, extensions = loads(file.read())
+    if version == sys.version:
+        exec(finder, {{"modules": modules, "extensions": extensions}})
+except (OSError, ValueError, EOFError):
+    pass  # no bundle, or not this interpreter's: the same modules as plain files
+from minirt.__main__ import main
+sys.exit(main())
+'''
+# Root must not leave files of its own in a user's checkout; the owner may keep compiled modules there.
+BYTECODE_OF_A_CHECKOUT = '''\
+from posix import geteuid, stat
+sys.dont_write_bytecode = stat({home!r}).st_uid != geteuid()'''
+BYTECODE_OF_AN_INSTALLATION = "sys.dont_write_bytecode = True"
+
+# Runs once, out of the bundle, with `modules` {name: (directory of a package or "", file, code)} and
+# `extensions` {name: file}.
+FINDER = '''\
+import sys
+from marshal import loads
+from _frozen_importlib import ModuleSpec
+from _frozen_importlib_external import ExtensionFileLoader
+
+class Bundle:
+    """Finds modules in the bundle; each is handed out once, so that a long-lived process does not keep them."""
+
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name in modules:
+            directory, file, code = modules.pop(name)
+            spec = ModuleSpec(name, Bundle, origin=file, loader_state=code, is_package=bool(directory))
+            spec.has_location = True
+            if directory:
+                spec.submodule_search_locations.append(directory)
+            return spec
+        if name in extensions:
+            file = extensions[name]
+            spec = ModuleSpec(name, ExtensionFileLoader(name, file), origin=file)
+            spec.has_location = True
+            return spec
+        return None
+
+    @staticmethod
+    def create_module(spec):
+        return None
+
+    @staticmethod
+    def exec_module(module):
+        exec(loads(module.__spec__.loader_state), module.__dict__)
+        module.__spec__.loader_state = None
+
+sys.meta_path.insert(0, Bundle)
+'''
+
+
+def make_bundle(target: Path, package: Path | None) -> int:
+    """Write the bundle of this interpreter to `target`.
+
+    `package` is the directory of minirt's modules to put into it, or None for the borrowed ones alone. Returns how many
+    modules it holds. Raises OSError, or SyntaxError when a module of minirt does not compile.
+    """
+    modules: dict[str, tuple[str, str, bytes]] = {}
+    for name in BORROWED:
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.origin and spec.origin.endswith(".py"):
+            directory = os.path.dirname(spec.origin) if spec.submodule_search_locations else ""
+            modules[name] = directory, spec.origin, _compiled(Path(spec.origin))
+    for file in sorted(package.rglob("*.py")) if package else []:
+        parts = list(file.relative_to(package.parent).with_suffix("").parts) if package else []
+        directory = ""
+        if parts[-1] == "__init__":
+            directory = str(file.parent)
+            parts.pop()
+        modules[".".join(parts)] = directory, str(file), _compiled(file)
+    dynload = Path(sysconfig.get_path("platstdlib")) / "lib-dynload"
+    suffix = sysconfig.get_config_var("EXT_SUFFIX")
+    extensions = {file.name.removesuffix(suffix): str(file) for file in dynload.glob("*" + suffix)}
+    finder = compile(FINDER, "<minirt's bundle>", "exec", dont_inherit=True)
+    _replace(target, marshal.dumps((sys.version, finder, modules, extensions)), 0o644)
+    return len(modules)
+
+
+def _compiled(file: Path) -> bytes:
+    return marshal.dumps(compile(file.read_bytes(), str(file), "exec", dont_inherit=True))
+
+
+def _replace(target: Path, content: bytes, mode: int) -> None:
+    """Write beside the target and rename: a command that starts meanwhile sees the old file or the new one."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    fresh = target.with_name(f".{target.name}.{os.getpid()}")
+    fresh.write_bytes(content)
+    fresh.chmod(mode)
+    fresh.rename(target)
+
+
+def interpreter() -> str:
+    """The real interpreter below a virtual environment or a link: starting it directly saves reading pyvenv.cfg."""
+    return os.path.realpath(getattr(sys, "_base_executable", sys.executable))
+
+
+def _launcher(target: Path, *, home: Path, bundle: Path, path: list[str], bytecode: str, made_by: str) -> None:
+    text = LAUNCHER.format(interpreter=interpreter(), home=home, bundle=str(bundle), path=path, bytecode=bytecode,
+                           made_by=made_by)
+    _replace(target, text.encode(), 0o755)
+
+
+def install_checkout(checkout: Path, environment: Path) -> None:
+    """Make `environment`/bin/minirt run the modules of `checkout`, and make `import minirt` work in there."""
+    compileall.compile_dir(checkout / "minirt", quiet=1)
+    compileall.compile_dir(checkout / "chapters", quiet=1)
+    version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
+    packages = environment / "lib" / version / "site-packages"
+    _replace(packages / "minirt-checkout.pth", f"{checkout}\n".encode(), 0o644)
+    bundle = environment / "lib" / "minirt.bundle"
+    make_bundle(bundle, None)
+    _launcher(environment / "bin" / "minirt", home=checkout, bundle=bundle, path=[str(checkout), str(packages)],
+              bytecode=BYTECODE_OF_A_CHECKOUT.format(home=str(checkout)), made_by="make hello")
+
+
+def install_system(checkout: Path, prefix: Path) -> None:
+    """Copy minirt below `prefix` and make its launcher, completion and manual page there."""
+    home = prefix / "lib" / "minirt"
+    fresh = home.with_name(f".minirt.{os.getpid()}")
+    shutil.rmtree(fresh, ignore_errors=True)
+    shutil.copytree(checkout / "minirt", fresh / "minirt", ignore=shutil.ignore_patterns("__pycache__"))
+    _world_readable(fresh)
+    remove_program(prefix)
+    fresh.rename(home)
+    compileall.compile_dir(home, quiet=1)
+    bundle = home / "minirt.bundle"
+    make_bundle(bundle, home / "minirt")
+    _launcher(prefix / "bin" / "minirt", home=home, bundle=bundle, path=[str(home)],
+              bytecode=BYTECODE_OF_AN_INSTALLATION, made_by="make install")
+
+
+def _world_readable(directory: Path) -> None:
+    """A strict umask of whoever installs must not lock other users out."""
+    directory.chmod(0o755)
+    for path in directory.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+
+
+def installed_files(prefix: Path) -> list[Path]:
+    """Every place below `prefix` that an installation writes to."""
+    return [prefix / "bin" / "minirt", prefix / "lib" / "minirt",
+            prefix / "share" / "bash-completion" / "completions" / "minirt",
+            prefix / "share" / "man" / "man1" / "minirt.1"]
+
+
+def remove_program(prefix: Path) -> None:
+    """Remove what `install_system` made; what is not there is no error."""
+    for path in installed_files(prefix):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def main(arguments: list[str]) -> int:
+    """`checkout ENVIRONMENT`, `system PREFIX`, `remove PREFIX`."""
+    checkout = Path(__file__).resolve().parent.parent
+    match arguments:
+        case ["checkout", environment]:
+            install_checkout(checkout, Path(environment).absolute())
+        case ["system", prefix]:
+            install_system(checkout, Path(prefix).absolute())
+        case ["remove", prefix]:
+            remove_program(Path(prefix).absolute())
+        case _:
+            print(f"usage: python -m minirt.install {main.__doc__}", file=sys.stderr)
+            return 125
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
