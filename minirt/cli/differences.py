@@ -1,0 +1,203 @@
+"""Where minirt differs from Docker's command line: flags and commands that Docker has and minirt does not, each
+with its reason.
+
+Pure data and three small functions. `minirt.cli.options` asks `reason` when a flag is unknown; `minirt help
+differences` prints it all. The chapter is the one that brings the thing; 0 means that it will not come, and the
+text says why.
+"""
+
+from __future__ import annotations
+
+TITLES = {
+    6: "network namespaces",
+    7: "user namespaces",
+    8: "cgroups",
+    10: "capabilities",
+    11: "seccomp",
+    12: "the container process",
+    13: "images",
+    14: "the registry",
+    15: "container networks",
+    16: "volumes",
+    17: "containers",
+    18: "build",
+    19: "compose",
+    20: "the daemon",
+    21: "the OCI runtime",
+}
+
+WINDOWS = "it exists on Windows only"
+TRUST = "image signatures of Docker's old content trust are not supported"
+PLATFORM = "images of one platform are run: the machine's own"
+CHECKPOINT = "checkpoints need CRIU, which is a project of its own"
+
+# long name: (short letter, chapter, reason where no chapter brings it)
+_RUN: dict[str, tuple[str, int, str]] = {
+    "add-host": ("", 15, ""),
+    "annotation": ("", 21, ""),
+    "attach": ("a", 17, ""),
+    "blkio-weight": ("", 8, ""),
+    "blkio-weight-device": ("", 8, ""),
+    "cap-add": ("", 10, ""),
+    "cap-drop": ("", 10, ""),
+    "cgroup-parent": ("", 8, ""),
+    "cgroupns": ("", 8, ""),
+    "cpu-count": ("", 0, WINDOWS),
+    "cpu-percent": ("", 0, WINDOWS),
+    "cpu-period": ("", 8, ""),
+    "cpu-quota": ("", 8, ""),
+    "cpu-rt-period": ("", 8, ""),
+    "cpu-rt-runtime": ("", 8, ""),
+    "cpu-shares": ("c", 8, ""),
+    "cpus": ("", 8, ""),
+    "cpuset-cpus": ("", 8, ""),
+    "cpuset-mems": ("", 8, ""),
+    "detach-keys": ("", 17, ""),
+    "device-cgroup-rule": ("", 8, ""),
+    "device-read-bps": ("", 8, ""),
+    "device-read-iops": ("", 8, ""),
+    "device-write-bps": ("", 8, ""),
+    "device-write-iops": ("", 8, ""),
+    "disable-content-trust": ("", 0, TRUST),
+    "dns": ("", 15, ""),
+    "dns-option": ("", 15, ""),
+    "dns-search": ("", 15, ""),
+    "expose": ("", 15, ""),
+    "gpus": ("", 0, "the drivers' own tools would be needed; give the device nodes with --device"),
+    "health-cmd": ("", 17, ""),
+    "health-interval": ("", 17, ""),
+    "health-retries": ("", 17, ""),
+    "health-start-interval": ("", 17, ""),
+    "health-start-period": ("", 17, ""),
+    "health-timeout": ("", 17, ""),
+    "io-maxbandwidth": ("", 0, WINDOWS),
+    "io-maxiops": ("", 0, WINDOWS),
+    "ip": ("", 15, ""),
+    "ip6": ("", 15, ""),
+    "isolation": ("", 0, WINDOWS),
+    "kernel-memory": ("", 0, "the kernel has dropped this limit"),
+    "link": ("", 15, ""),
+    "link-local-ip": ("", 15, ""),
+    "log-driver": ("", 17, ""),
+    "log-opt": ("", 17, ""),
+    "mac-address": ("", 15, ""),
+    "memory": ("m", 8, ""),
+    "memory-reservation": ("", 8, ""),
+    "memory-swap": ("", 8, ""),
+    "memory-swappiness": ("", 8, ""),
+    "network-alias": ("", 15, ""),
+    "no-healthcheck": ("", 17, ""),
+    "oom-kill-disable": ("", 8, ""),
+    "pids-limit": ("", 8, ""),
+    "platform": ("", 0, PLATFORM),
+    "privileged": ("", 10, ""),
+    "publish": ("p", 15, ""),
+    "publish-all": ("P", 15, ""),
+    "restart": ("", 17, ""),
+    "runtime": ("", 21, ""),
+    "security-opt": ("", 11, ""),
+    "storage-opt": ("", 0, "overlay directories have no size of their own without quotas of the file system below"),
+    "sysctl": ("", 12, ""),
+    "use-api-socket": ("", 20, ""),
+    "userns": ("", 7, ""),
+    "volume-driver": ("", 16, ""),
+    "volumes-from": ("", 16, ""),
+}
+
+FLAGS: dict[str, dict[str, tuple[str, int, str]]] = {
+    "run": _RUN,
+    "create": {**_RUN, "sig-proxy": ("", 0, "it belongs to run and attach")},
+    "exec": {"detach-keys": ("", 17, ""), "privileged": ("", 10, "")},
+    "start": {
+        "checkpoint": ("", 0, CHECKPOINT),
+        "checkpoint-dir": ("", 0, CHECKPOINT),
+        "detach-keys": ("", 17, ""),
+    },
+    "attach": {"detach-keys": ("", 17, "")},
+    "rm": {"link": ("l", 15, "")},
+    "load": {"platform": ("", 0, PLATFORM)},
+    "images": {"tree": ("", 13, ""), "digests": ("", 14, "")},
+    "rmi": {"platform": ("", 0, PLATFORM)},
+    "image inspect": {"platform": ("", 0, PLATFORM)},
+}
+
+# command: (chapter, reason where no chapter brings it)
+COMMANDS: dict[str, tuple[int, str]] = {
+    "build": (18, ""),
+    "builder": (18, ""),
+    "buildx": (18, ""),
+    "checkpoint": (0, CHECKPOINT),
+    "commit": (18, ""),
+    "compose": (19, ""),
+    "config": (0, "there is no swarm"),
+    "context": (20, ""),
+    "cp": (17, ""),
+    "diff": (17, ""),
+    "events": (17, ""),
+    "exec": (17, ""),
+    "export": (17, ""),
+    "history": (13, ""),
+    "import": (13, ""),
+    "info": (20, ""),
+    "login": (14, ""),
+    "logout": (14, ""),
+    "manifest": (14, ""),
+    "network": (15, ""),
+    "node": (0, "there is no swarm"),
+    "plugin": (0, "plugins are programs for Docker's own daemon"),
+    "port": (15, ""),
+    "prune": (17, ""),
+    "pull": (14, ""),
+    "push": (14, ""),
+    "save": (13, ""),
+    "search": (14, ""),
+    "secret": (0, "there is no swarm"),
+    "service": (0, "there is no swarm"),
+    "stack": (0, "there is no swarm"),
+    "stats": (8, ""),
+    "swarm": (0, "there is no swarm"),
+    "system": (17, ""),
+    "trust": (0, TRUST),
+    "update": (8, ""),
+    "volume": (16, ""),
+}
+
+# What works, but not in every respect as in Docker.
+NOTES = (
+    ("run --network", "the default is none until chapter 15, container networks, brings bridges"),
+    ("run --mount, -v", "bind mounts and tmpfs; named and anonymous volumes arrive with chapter 16, volumes"),
+    ("run --pull", "never: images come with minirt load until chapter 14, the registry"),
+    ("--format", "json, table, fields, join, upper, lower, title, print, println, index, len; not range, if ..."),
+    ("ps", "one status that Docker does not know: Dead (monitor lost)"),
+)
+
+
+def arrives(what: str, chapter: int, reason: str) -> str:
+    """The sentence that refuses `what`: with the chapter that brings it, or with the reason why none does."""
+    if chapter:
+        return f"{what} arrives with chapter {chapter:02}, {TITLES[chapter]}"
+    return f"{what} is not supported: {reason}"
+
+
+def reason(command: str, flag: str) -> str:
+    """Why `command` refuses `flag` (`--memory` or `-m`): a sentence, or the empty string where Docker has no such
+    flag.
+    """
+    for long, (short, chapter, text) in FLAGS.get(command, {}).items():
+        if flag in (f"--{long}", f"-{short}"):
+            return arrives(flag, chapter, text)
+    return ""
+
+
+def text() -> str:
+    """All of it, as `minirt help differences` prints it."""
+    lines = ["Where minirt differs from Docker's command line.", "", "Different:"]
+    lines += [f"  {what:<24}{how}" for what, how in NOTES]
+    lines += ["", "Commands that minirt does not have:"]
+    lines += ["  " + arrives(f"{name:<24}", chapter, why) for name, (chapter, why) in sorted(COMMANDS.items())]
+    for command, flags in FLAGS.items():
+        lines += ["", f"Flags that minirt {command} refuses:"]
+        for long, (short, chapter, why) in sorted(flags.items()):
+            spelled = f"-{short}, --{long}" if short else f"    --{long}"
+            lines.append("  " + arrives(f"{spelled:<30}", chapter, why))
+    return "\n".join(lines) + "\n"
