@@ -42,7 +42,7 @@ def enabled() -> bool:
 
 
 def step(chapter: int, text: str, call: str = "") -> None:
-    """Tell one step: the chapter that explains it, a sentence without a full stop, and the call in C's or shell's words."""
+    """Tell one step: its chapter, a sentence without a full stop, and the call in the words of C or the shell."""
     if _descriptor >= 0:
         os.write(_descriptor, state.dumps({"step": [chapter, text, call]}).encode() + b"\n")
 

@@ -1,0 +1,96 @@
+"""Chapter 04: opening a path inside a root that belongs to somebody else.
+
+A container's files were written by a stranger. A path in them may lead anywhere: a symlink `etc -> /etc`, `..` above
+the root, /proc/self/root. Checking first and opening afterwards does not help, because the stranger's processes may
+change the path in between. openat2(2) lets the kernel do both in one step: with RESOLVE_IN_ROOT it resolves as if the
+given directory were `/`, whatever the links say, and with RESOLVE_NO_MAGICLINKS it refuses the links of /proc/PID that
+jump to an open file.
+
+Rule of the house: a path below a container's root is opened here, and from then on only the descriptor is used.
+
+Manual pages: openat2(2), open(2) "O_PATH", symlink(7), path_resolution(7).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+from minirt.kernel import syscalls
+
+RESOLVE_NO_MAGICLINKS = 0x02  # <linux/openat2.h>
+RESOLVE_IN_ROOT = 0x10
+EAGAIN = 11
+
+
+class _OpenHow(ctypes.Structure):
+    """struct open_how of <linux/openat2.h>."""
+
+    _fields_ = [("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64)]
+
+
+def open_in_root(root: int, path: str, flags: int = os.O_RDONLY, mode: int = 0) -> int:
+    """Open `path` as a process sees it whose root directory is `root`, and return a close-on-exec descriptor.
+
+    `root` is a descriptor of a directory; `path` may begin with `/` or not, both mean the root; `flags` and `mode` are
+    those of open(2) (`mode` only together with O_CREAT or O_TMPFILE). Symlinks stay within the root, `..` of the root
+    is the root, magic links are refused. Raises OSError: ELOOP for a magic link, ENOENT, ENOTDIR, ... The kernel gives
+    EAGAIN when somebody renames directories meanwhile: ask again, up to 128 times. Source: openat2(2).
+    """
+    how = _OpenHow(flags | os.O_CLOEXEC, mode, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
+    for attempt in range(128):
+        try:
+            return syscalls.call("openat2", root, path, ctypes.byref(how), ctypes.sizeof(how))
+        except OSError as error:
+            if error.errno != EAGAIN or attempt == 127:
+                raise
+    raise AssertionError("unreachable")
+
+
+def make_directories(root: int, path: str, mode: int = 0o755) -> int:
+    """Make the directory `path` below `root`, with all that is missing on the way; return a descriptor of it (O_PATH).
+
+    What exists is left as it is; a symlink on the way is followed within the root. Raises OSError (ENOTDIR when
+    something on the way is a file). Sources: openat2(2), mkdir(2).
+    """
+    here = open_in_root(root, "/", os.O_PATH | os.O_DIRECTORY)
+    walked = ""
+    for name in path.split("/"):
+        if name in ("", "."):
+            continue
+        walked += "/" + name
+        try:
+            after = open_in_root(root, walked, os.O_PATH | os.O_DIRECTORY)
+        except FileNotFoundError:
+            try:
+                os.mkdir(name, mode, dir_fd=here)
+            except FileExistsError:
+                pass  # somebody else made it first, or a symlink dangles: the next open tells which
+            after = open_in_root(root, walked, os.O_PATH | os.O_DIRECTORY)
+        finally:
+            os.close(here)
+        here = after
+    return here
+
+
+def make_mount_point(root: int, path: str, directory: bool) -> int:
+    """Make sure that something can be mounted on `path` below `root`: an empty directory, or an empty file.
+
+    Return a descriptor of it (O_PATH). What is there already is used as it is. Raises OSError: NotADirectoryError or
+    IsADirectoryError when it is of the other kind. Sources: openat2(2), move_mount(2).
+    """
+    if directory:
+        return make_directories(root, path)
+    parent, _, name = path.rstrip("/").rpartition("/")
+    above = make_directories(root, parent)
+    try:
+        os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644, dir_fd=above))
+    except FileExistsError:
+        pass
+    finally:
+        os.close(above)
+    target = open_in_root(root, path, os.O_PATH)
+    if os.path.isdir(f"/proc/self/fd/{target}"):
+        os.close(target)
+        raise IsADirectoryError(21, os.strerror(21), path)
+    return target
