@@ -50,7 +50,7 @@ def reap() -> dict[int, int]:
     nothing to collect, also when there are no children at all (waitpid raises ChildProcessError then). One SIGCHLD may
     stand for many deaths, so collect until waitpid(-1, WNOHANG) has no more. Source: waitpid(2).
     """
-    collected = {}
+    collected: dict[int, int] = {}
     while True:
         try:
             pid, status = os.waitpid(-1, os.WNOHANG)
