@@ -58,3 +58,13 @@ class CommandNotFoundError(MinirtError):
     """The command does not exist in the container (Docker's exit code 127)."""
 
     exit_code = 127
+
+
+def place_of(error: BaseException) -> str:
+    """Where an exception was raised, as `FILE:LINE`: the innermost frame, found without reading any source file."""
+    at = error.__traceback__
+    if at is None:
+        return "unknown place"
+    while at.tb_next:
+        at = at.tb_next
+    return f"{at.tb_frame.f_code.co_filename}:{at.tb_lineno}"

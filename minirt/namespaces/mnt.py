@@ -197,7 +197,8 @@ def make_read_only(root: int, path: str) -> None:
     os.close(target)
 
 
-@trace.narrated(CHAPTER, "make that the root, and detach the old one", "pivot_root(\".\", \".\"); umount2(\".\", MNT_DETACH)")
+@trace.narrated(CHAPTER, "make that the root, and detach the old one",
+                "pivot_root(\".\", \".\"); umount2(\".\", MNT_DETACH)")
 def pivot(root: int) -> None:
     """Make the mount that `root` (a descriptor of its top directory) refers to the root of this mount namespace.
 

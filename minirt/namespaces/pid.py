@@ -24,7 +24,7 @@ from minirt.kernel import process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 CHAPTER = 3
 
@@ -72,8 +72,10 @@ def forward(signal: int, child: int) -> None:
         pass
 
 
-def init(main: Callable[[], int | None]) -> int:
+def init(main: Callable[[], int | None], close: Sequence[int] = ()) -> int:
     """Be number 1 for a program: run `main` in a child, pass signals on to it, reap orphans, return its exit code.
+
+    `close` are descriptors that are the child's alone: number 1 closes its copies after the fork.
 
     All signals are blocked before the fork and then fetched one by one with sigwait(2), so that none is lost between
     two looks; the child unblocks them before it calls `main` (a blocked signal stays blocked across exec). SIGCHLD
@@ -87,6 +89,8 @@ def init(main: Callable[[], int | None]) -> int:
         return main()
 
     child = process.fork_call(unblocked)
+    for descriptor in close:
+        os.close(descriptor)
     while True:
         signal = _signal.sigwait(ALL_SIGNALS)
         if signal == process.SIGCHLD:
