@@ -66,7 +66,7 @@ bench: ready
 	@$(SUDO) env PYTHONDONTWRITEBYTECODE=1 $(PY) -m benchmarks $(BENCH)
 
 site: $(VENV)/.book
-	$(VENV)/bin/mkdocs build --strict
+	@$(PY) chapters/site/build.py
 
 notebook: $(VENV)/.book
 	@test -z "$$SSH_CONNECTION" || echo "On your own machine: ssh -N -L 8888:127.0.0.1:8888 $$(id -un)@$$(hostname)"
