@@ -1,0 +1,283 @@
+"""The command line: finds the command, imports its module and no other, runs it, and turns errors into sentences.
+
+Which module holds which command is a table of names, so that `minirt ps` does not pay for `minirt build`, and so that a
+tree without some chapter simply lacks that chapter's module: its commands are then refused as not there yet.
+
+Exit codes are Docker's: what the command returned; 125 for a bad flag; 1 for any other refusal of ours, which `run`,
+`create` and `exec` turn into 125, because there a small number could be the container's own.
+"""
+
+from __future__ import annotations
+
+import os
+
+from minirt.cli.options import PROGRAM, Command, HelpAsked
+from minirt.errors import MinirtError, UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# command -> the module whose COMMANDS table has it
+MODULES = {
+    "run": "minirt.cli.run",
+    "create": "minirt.cli.run",
+    "start": "minirt.cli.start",
+    "restart": "minirt.cli.start",
+    "attach": "minirt.cli.start",
+    "exec": "minirt.cli.exec",
+    "ps": "minirt.cli.containers",
+    "logs": "minirt.cli.containers",
+    "rm": "minirt.cli.containers",
+    "stop": "minirt.cli.containers",
+    "kill": "minirt.cli.containers",
+    "wait": "minirt.cli.containers",
+    "pause": "minirt.cli.containers",
+    "unpause": "minirt.cli.containers",
+    "rename": "minirt.cli.containers",
+    "top": "minirt.cli.containers",
+    "container prune": "minirt.cli.containers",
+    "inspect": "minirt.cli.inspect",
+    "container inspect": "minirt.cli.inspect",
+    "load": "minirt.cli.images",
+    "images": "minirt.cli.images",
+    "rmi": "minirt.cli.images",
+    "tag": "minirt.cli.images",
+    "image inspect": "minirt.cli.images",
+    "version": "minirt.cli.version",
+    "completion": "minirt.cli.completion",
+    "doctor": "minirt.cli.doctor",
+}
+
+# group -> (what it manages, {its command -> the command it stands for})
+GROUPS: dict[str, tuple[str, dict[str, str]]] = {
+    "container": (
+        "Manage containers",
+        {
+            "ls": "ps",
+            "list": "ps",
+            "remove": "rm",
+            "inspect": "container inspect",
+            "prune": "container prune",
+            **{
+                name: name
+                for name in ("run", "create", "start", "restart", "attach", "exec", "ps", "logs", "rm", "stop", "kill")
+                + ("wait", "pause", "unpause", "rename", "top")
+            },
+        },
+    ),
+    "image": (
+        "Manage images",
+        {
+            "ls": "images",
+            "list": "images",
+            "load": "load",
+            "rm": "rmi",
+            "remove": "rmi",
+            "tag": "tag",
+            "inspect": "image inspect",
+        },
+    ),
+}
+
+# What `minirt --help` shows, in this order, with the sentence of each; the modules are not imported for it.
+SUMMARIES: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
+    (
+        "Common Commands",
+        (
+            ("run", "Create and run a new container from an image"),
+            ("ps", "List containers"),
+            ("images", "List images"),
+            ("load", "Load an image from a tar archive or STDIN"),
+            ("version", "Show the version of minirt and what it stands on"),
+            ("doctor", "Say what this machine offers and what is missing"),
+        ),
+    ),
+    (
+        "Commands",
+        (
+            ("attach", "Attach local standard input, output, and error streams to a running container"),
+            ("create", "Create a new container"),
+            ("exec", "Execute a command in a running container"),
+            ("inspect", "Return low-level information on containers and images"),
+            ("kill", "Kill one or more running containers"),
+            ("logs", "Fetch the logs of a container"),
+            ("pause", "Pause all processes within one or more containers"),
+            ("rename", "Rename a container"),
+            ("restart", "Restart one or more containers"),
+            ("rm", "Remove one or more containers"),
+            ("rmi", "Remove one or more images"),
+            ("start", "Start one or more stopped containers"),
+            ("stop", "Stop one or more running containers"),
+            ("tag", "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE"),
+            ("top", "Display the running processes of a container"),
+            ("unpause", "Unpause all processes within one or more containers"),
+            ("wait", "Block until one or more containers stop, then print their exit codes"),
+        ),
+    ),
+)
+
+GLOBAL_HELP = """\
+Global Options:
+      --explain         Tell each step as it is taken, with the chapter that explains it
+      --explain=json    The same, one JSON document a line
+      --help            Print usage
+  -v, --version         Print version information and quit
+"""
+
+EXPLAIN = ("--explain", "--explain=true", "--explain=text", "--explain=json")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs one command line. `argv`: what follows the program's name. Returns the exit code; prints, never raises."""
+    try:
+        return dispatch(list(argv))
+    except HelpAsked as asked:
+        return _write(1, str(asked), 0)
+    except MinirtError as error:
+        return _write(2, f"{PROGRAM}: {error}\n", error.exit_code)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        return 1
+    except OSError as error:
+        if "MINIRT_DEBUG" in os.environ:
+            raise
+        about = f": {error.filename}" if error.filename else ""
+        return _write(2, f"{PROGRAM}: {error.strerror or error}{about}\n", 1)
+    except Exception as error:
+        if "MINIRT_DEBUG" in os.environ:
+            raise
+        kind = type(error).__name__
+        return _write(2, f"{PROGRAM}: a mistake in minirt itself ({kind}: {error}); MINIRT_DEBUG=1 shows where\n", 1)
+
+
+def _write(descriptor: int, text: str, code: int) -> int:
+    try:
+        data = text.encode("utf-8", "surrogateescape")
+        while data:
+            data = data[os.write(descriptor, data):]
+    except OSError:
+        return code or 1
+    return code
+
+
+def dispatch(argv: list[str]) -> int:
+    """Reads the global options, finds the command and runs it. Returns its exit code; raises MinirtError."""
+    explain = ""
+    while argv and argv[0].startswith("-"):
+        flag = argv.pop(0)
+        if flag in EXPLAIN:
+            explain = "json" if flag == "--explain=json" else "text"
+        elif flag in ("-v", "--version"):
+            argv = ["version", "--short"]
+        elif flag in ("-h", "--help"):
+            return _write(1, usage(), 0)
+        else:
+            raise UsageError(f"unknown flag: {flag}\n\nUsage:  {PROGRAM} [OPTIONS] COMMAND\n\nRun '{PROGRAM} --help'")
+    if not argv:
+        return _write(1, usage(), 0)
+    if argv[0] == "help":
+        return _help(argv[1:])
+    command, rest = find(argv)
+    options = command.parse(rest)
+    assert command.action
+    try:
+        if explain:
+            from minirt.cli import explain as narrator
+
+            return narrator.explained(lambda: command.action(options) or 0, explain)  # type: ignore[misc]
+        return command.action(options) or 0
+    except MinirtError as error:
+        if command.ours and error.exit_code == 1:
+            error.exit_code = 125
+        raise
+
+
+def find(argv: Sequence[str]) -> tuple[Command, list[str]]:
+    """The command that `argv` begins with and the words after it. Raises MinirtError where there is none."""
+    name, rest = argv[0], list(argv[1:])
+    if name in GROUPS:
+        _, members = GROUPS[name]
+        if not rest or rest[0] in ("--help", "-h"):
+            raise HelpAsked(group_usage(name))
+        member = rest.pop(0)
+        if member not in members:
+            from minirt.cli import differences
+
+            if member in differences.COMMANDS:
+                raise MinirtError(differences.arrives(f"'{name} {member}'", *differences.COMMANDS[member]))
+            raise MinirtError(
+                f"unknown command: {PROGRAM} {name} {member}\n\nRun '{PROGRAM} {name} --help' for more information"
+            )
+        name = members[member]
+    command = load(name)
+    if command is None:
+        from minirt.cli import differences
+
+        if name in differences.COMMANDS:
+            raise MinirtError(differences.arrives(f"'{name}'", *differences.COMMANDS[name]))
+        raise MinirtError(f"unknown command: {PROGRAM} {name}\n\nRun '{PROGRAM} --help' for more information")
+    return command, rest
+
+
+def load(name: str) -> Command | None:
+    """The command of that name, its module imported; None where this minirt does not have it (yet)."""
+    module_name = MODULES.get(name)
+    if module_name is None:
+        return None
+    try:
+        module = __import__(module_name, fromlist=("COMMANDS",))
+    except ModuleNotFoundError as missing:
+        if missing.name == module_name:
+            return None
+        raise
+    table: dict[str, Command] = module.COMMANDS
+    return table.get(name)
+
+
+def present(name: str) -> bool:
+    """Whether this minirt has the command: its module is there (it is not run)."""
+    from importlib.util import find_spec
+
+    return find_spec(MODULES[name]) is not None
+
+
+def usage() -> str:
+    """The text of `minirt --help`."""
+    parts = [f"Usage:  {PROGRAM} [OPTIONS] COMMAND\n\nDocker, rebuilt one piece at a time in Python\n"]
+    for title, rows in SUMMARIES:
+        lines = [f"  {name:<12}{summary}" for name, summary in rows if present(name)]
+        parts.append(f"{title}:\n" + "\n".join(lines) + "\n")
+    parts.append("Management Commands:\n" + "\n".join(f"  {name:<12}{GROUPS[name][0]}" for name in GROUPS) + "\n")
+    parts.append(GLOBAL_HELP)
+    parts.append(
+        f"Run '{PROGRAM} COMMAND --help' for more information on a command,\n"
+        f"'{PROGRAM} help differences' for what differs from Docker.\n"
+    )
+    return "\n".join(parts)
+
+
+def group_usage(group: str) -> str:
+    """The text of `minirt container --help`."""
+    title, members = GROUPS[group]
+    known = {name: summary for _, rows in SUMMARIES for name, summary in rows}
+    known.update({"image inspect": known["inspect"], "container inspect": known["inspect"]})
+    known["container prune"] = "Remove all stopped containers"
+    shown = {member: name for member, name in members.items() if present(name)}
+    lines = [f"  {member:<12}{known.get(name, '')}".rstrip() for member, name in sorted(shown.items())]
+    return (
+        f"Usage:  {PROGRAM} {group} COMMAND\n\n{title}\n\nCommands:\n" + "\n".join(lines) + "\n\n"
+        f"Run '{PROGRAM} {group} COMMAND --help' for more information on a command.\n"
+    )
+
+
+def _help(words: list[str]) -> int:
+    if not words:
+        return _write(1, usage(), 0)
+    if words[0] == "differences":
+        from minirt.cli import differences
+
+        return _write(1, differences.text(), 0)
+    command, _ = find(words)
+    return _write(1, command.help(), 0)
