@@ -1,0 +1,186 @@
+"""Chapter 13: from what a user calls an image to what a start needs of it.
+
+The store is an OCI image layout: index.json lists manifests, each with the image's full name as an annotation; a
+manifest names the config and the layers by their digests; the digest of the config is the image's id. Beside the
+layout, chains/ID lists the unpacked layers, written when the image was loaded: so a start reads four small files and
+hashes nothing.
+
+Rules of the room: every start passes here, so it only reads, takes no lock (index.json is replaced whole) and imports
+nothing but the ground floor. What changes the store is in `store.py`.
+
+Sources: OCI image-spec image-layout.md, descriptor.md, manifest.md, image-index.md, config.md.
+"""
+
+from __future__ import annotations
+
+import os
+
+from minirt import state
+from minirt.errors import BadInputError, NotFoundError
+from minirt.images import reference
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+REF_NAME = "org.opencontainers.image.ref.name"
+INDEX_TYPES = ("application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json")
+MANIFEST_TYPES = ("application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json")
+_MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}  # uname's words for what Go and OCI call otherwise
+_HEX = frozenset("0123456789abcdef")
+
+
+class Image:
+    """An image as a start needs it.
+
+    `id`: "sha256:..." of its config; `reference`: its full name ("" when it was found by id); `config`: the OCI image
+    configuration (Env, Cmd, User, ... under "config"); `chains`: its layers' chain ids, hexadecimal, the lowest first.
+    """
+
+    __slots__ = ("chains", "config", "id", "reference")
+
+    def __init__(self, identifier: str, reference: str, config: dict[str, Any], chains: list[str]) -> None:
+        self.id, self.reference, self.config, self.chains = identifier, reference, config, chains
+
+    def lower(self) -> list[str]:
+        """The layers as an overlay mount names them, relative to the directory of all layers, the topmost first."""
+        return [f"l/{chain[:20]}" for chain in reversed(self.chains)]
+
+
+def find(name: str) -> Image:
+    """The image that `name` means: a name with or without tag, name@digest, or an id or the beginning of one.
+
+    Raises NotFoundError with Docker's sentence, BadInputError when it can be no name at all, or when the store is
+    damaged.
+    """
+    identifier, full = resolve(name)
+    try:
+        record = state.read_json(f"{state.root()}/chains/{identifier.removeprefix('sha256:')}")
+    except FileNotFoundError:
+        # The image is in the layout but was never unpacked: another tool put it there. Slow, once.
+        from minirt.images import load
+
+        record = load.unpack_stored(identifier)
+    return Image(identifier, full, read_blob(identifier), record["chains"])
+
+
+def resolve(name: str) -> tuple[str, str]:
+    """The id and the full reference ("" when found by its id) of the image that `name` means. Raises as `find`."""
+    wanted = _parse(name)
+    index = read_index()
+    if wanted is not None:
+        for descriptor in index["manifests"]:
+            if matches(descriptor, wanted):
+                return config_digest(descriptor), name_of(descriptor)
+    digits = name.removeprefix("sha256:")
+    if digits and set(digits) <= _HEX:
+        found = {identifier for identifier in identifiers(index) if identifier.startswith(digits, 7)}
+        if len(found) == 1:
+            return found.pop(), ""
+    raise NotFoundError(f"No such image: {wanted.familiar() if wanted else 'sha256:' + digits}")
+
+
+def _parse(name: str) -> reference.Reference | None:
+    """The reference in `name`, `latest` added; None for a full id, which Docker does not take for a name."""
+    if len(name.removeprefix("sha256:")) == 64 and set(name.removeprefix("sha256:")) <= _HEX:
+        return None
+    return reference.parse(name).tagged()
+
+
+def matches(descriptor: dict[str, Any], wanted: reference.Reference) -> bool:
+    """Whether a descriptor of index.json is the image with that (tagged) reference."""
+    full = name_of(descriptor)
+    if not wanted.digest:
+        return full == str(wanted)
+    if not wanted.tag and full == str(wanted):
+        return True
+    repository, at, _ = full.partition("@")
+    if not at:
+        repository = full.rpartition(":")[0]
+    return descriptor["digest"] == wanted.digest and repository == wanted.repository
+
+
+def name_of(descriptor: dict[str, Any]) -> str:
+    """The full reference of a descriptor of index.json, "" when it has none."""
+    return str((descriptor.get("annotations") or {}).get(REF_NAME) or "")
+
+
+def identifiers(index: dict[str, Any]) -> Iterator[str]:
+    """The ids of all images: those unpacked, by their records, and those that only the index knows."""
+    try:
+        unpacked = [name for name in os.listdir(f"{state.root()}/chains") if len(name) == 64]
+    except FileNotFoundError:
+        unpacked = []
+    yield from ("sha256:" + name for name in unpacked)
+    if len(unpacked) < len(index["manifests"]):
+        for descriptor in index["manifests"]:
+            yield config_digest(descriptor)
+
+
+def config_digest(descriptor: dict[str, Any]) -> str:
+    """The digest of the config behind a descriptor, that is the image's id; of an index, this platform's."""
+    return str(manifest_of(descriptor)["config"]["digest"])
+
+
+def manifest_of(descriptor: dict[str, Any]) -> dict[str, Any]:
+    """The manifest behind a descriptor of a manifest or of an index (then this platform's). Raises BadInputError."""
+    for _ in range(4):  # an index may list indexes
+        document = read_blob(descriptor["digest"])
+        if "manifests" not in document:
+            return document
+        descriptor = choose(document["manifests"])
+    raise BadInputError(f"the image index {descriptor['digest']} is nested too deeply")
+
+
+def choose(manifests: list[dict[str, Any]]) -> dict[str, Any]:
+    """This machine's entry of an image index: Linux and its architecture, or one without a platform.
+
+    Raises BadInputError that names what there is.
+    """
+    machine = architecture()
+    offered = []
+    for descriptor in manifests:
+        platform = descriptor.get("platform") or {}
+        if platform.get("os", "linux") == "linux" and platform.get("architecture", machine) == machine:
+            return descriptor
+        offered.append(f"{platform.get('os')}/{platform.get('architecture')}")
+    raise BadInputError(f"the image is not made for linux/{machine}, only for {', '.join(offered) or 'nothing'}")
+
+
+def architecture() -> str:
+    """This machine's architecture in OCI's words: amd64, arm64, else what uname says."""
+    machine = os.uname().machine
+    return _MACHINES.get(machine, machine)
+
+
+def read_index() -> dict[str, Any]:
+    """index.json of the store; an empty one when there is no store yet. Raises BadInputError when it is damaged."""
+    try:
+        index = state.read_json(f"{state.root()}/images/index.json")
+    except FileNotFoundError:
+        return {"schemaVersion": 2, "manifests": []}
+    except ValueError as error:
+        raise BadInputError(f"the image store is damaged: {error}") from None
+    if not isinstance(index, dict) or not isinstance(index.get("manifests"), list):
+        raise BadInputError("the image store is damaged: index.json lists no manifests")
+    return index
+
+
+def read_blob(digest: str) -> dict[str, Any]:
+    """A blob of the store that is a JSON object. Raises BadInputError when it is missing or none."""
+    try:
+        document = state.read_json(blob_path(digest))
+    except FileNotFoundError:
+        raise BadInputError(f"the image store is damaged: the blob {digest} is missing") from None
+    except ValueError as error:
+        raise BadInputError(f"the image store is damaged: {error}") from None
+    if not isinstance(document, dict):
+        raise BadInputError(f"the image store is damaged: the blob {digest} is no JSON object")
+    return document
+
+
+def blob_path(digest: str) -> str:
+    """Where the store keeps the blob with that digest. Raises BadInputError when it is no digest."""
+    reference.check_digest(digest)
+    return f"{state.root()}/images/blobs/{digest.replace(':', '/', 1)}"
