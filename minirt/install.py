@@ -59,13 +59,13 @@ from _frozen_importlib import ModuleSpec
 from _frozen_importlib_external import ExtensionFileLoader
 
 class Bundle:
-    """Finds modules in the bundle; each is handed out once, so that a long-lived process does not keep them."""
+    """Finds modules in the bundle and forgets each once it is loaded: a long-lived process shall not carry it twice."""
 
     @staticmethod
     def find_spec(name, path=None, target=None):
         if name in modules:
-            directory, file, code = modules.pop(name)
-            spec = ModuleSpec(name, Bundle, origin=file, loader_state=code, is_package=bool(directory))
+            directory, file, _ = modules[name]
+            spec = ModuleSpec(name, Bundle, origin=file, is_package=bool(directory))
             spec.has_location = True
             if directory:
                 spec.submodule_search_locations.append(directory)
@@ -83,8 +83,7 @@ class Bundle:
 
     @staticmethod
     def exec_module(module):
-        exec(loads(module.__spec__.loader_state), module.__dict__)
-        module.__spec__.loader_state = None
+        exec(loads(modules.pop(module.__name__)[2]), module.__dict__)
 
 sys.meta_path.insert(0, Bundle)
 '''
@@ -160,7 +159,8 @@ def install_system(checkout: Path, prefix: Path) -> None:
     fresh = home.with_name(f".minirt.{os.getpid()}")
     shutil.rmtree(fresh, ignore_errors=True)
     shutil.copytree(checkout / "minirt", fresh / "minirt", ignore=shutil.ignore_patterns("__pycache__"))
-    _world_readable(fresh)
+    for path in [fresh, *fresh.rglob("*")]:
+        path.chmod(0o755 if path.is_dir() else 0o644)
     remove_program(prefix)
     fresh.rename(home)
     compileall.compile_dir(home, quiet=1)
@@ -168,13 +168,6 @@ def install_system(checkout: Path, prefix: Path) -> None:
     make_bundle(bundle, home / "minirt")
     _launcher(prefix / "bin" / "minirt", home=home, bundle=bundle, path=[str(home)],
               bytecode=BYTECODE_OF_AN_INSTALLATION, made_by="make install")
-
-
-def _world_readable(directory: Path) -> None:
-    """A strict umask of whoever installs must not lock other users out."""
-    directory.chmod(0o755)
-    for path in directory.rglob("*"):
-        path.chmod(0o755 if path.is_dir() else 0o644)
 
 
 def installed_files(prefix: Path) -> list[Path]:
@@ -200,6 +193,7 @@ def main(arguments: list[str]) -> int:
         case ["checkout", environment]:
             install_checkout(checkout, Path(environment).absolute())
         case ["system", prefix]:
+            os.umask(0o022)     # whoever installs with a strict one must not lock other users out
             install_system(checkout, Path(prefix).absolute())
         case ["remove", prefix]:
             remove_program(Path(prefix).absolute())
