@@ -64,7 +64,7 @@ CLONE_NEWNS, CLONE_NEWCGROUP, CLONE_NEWUTS = 0x00020000, 0x02000000, 0x04000000
 CLONE_NEWIPC, CLONE_NEWPID, CLONE_NEWNET = 0x08000000, 0x20000000, 0x40000000
 # sys/mount.h
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT = 1, 2, 4, 8, 32
-MS_BIND, MS_REC, MS_PRIVATE = 4096, 16384, 1 << 18
+MS_BIND, MS_REC, MS_PRIVATE, MS_SHARED = 4096, 16384, 1 << 18, 1 << 20
 MNT_DETACH = 2
 # linux/prctl.h, linux/capability.h
 PR_SET_PDEATHSIG, PR_CAPBSET_DROP = 1, 24
@@ -587,6 +587,8 @@ class Cage:
             else:
                 self.cgroups.join()
                 furnish("", state, self.cgroups)
+            # As systemd leaves a machine: code that forgets MS_PRIVATE is found out here, as it would be there.
+            mount("", "/", "", MS_REC | MS_SHARED)
             loopback_up()
             limit_resources(self.limits, self.cgroups)
             drop_capabilities(CAP_SYS_MODULE, CAP_SYS_RAWIO, CAP_SYS_TIME)
