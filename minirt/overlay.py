@@ -93,7 +93,7 @@ def is_opaque(path: str) -> bool:
 
 
 def changes(upper: str, lower: Sequence[str]) -> list[tuple[str, str]]:
-    """What the directory `upper` changes in the stack `lower` (absolute directories, topmost first), as `diff` tells it.
+    """What the directory `upper` changes in the stack `lower` (absolute directories, topmost first), as in `diff`.
 
     Return (kind, path) pairs, sorted by path, paths beginning with "/": "D" for a whiteout of something that is below,
     "A" for a name that is not below, "C" for a changed file and for every directory that holds a change. The root

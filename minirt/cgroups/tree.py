@@ -36,7 +36,7 @@ def mounts() -> dict[str, str]:
 
 
 class Group:
-    """A container's control group: `path`, a directory; `version`, 1 or 2; `descriptor`, for `clone3`, -1 on version 1."""
+    """A container's group: `path`, a directory; `version`, 1 or 2; `descriptor`, for `clone3` (-1 on version 1)."""
 
     def __init__(self, path: str, version: int) -> None:
         self.path = path

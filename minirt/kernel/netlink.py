@@ -1,6 +1,6 @@
 """Chapter 06: talking to the kernel's network configuration.
 
-Interfaces, addresses and routes are configured by messages on a netlink socket: a header, a fixed structure, attributes;
+Interfaces, addresses and routes are set by messages on a netlink socket: a header, a fixed structure, attributes;
 the kernel answers each request with an error number, 0 for success.
 
 Manual pages: netlink(7), rtnetlink(7).

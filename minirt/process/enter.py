@@ -1,0 +1,124 @@
+"""Chapter 12: the last steps, the same for `run` and `exec`: from a process behind its walls to the command.
+
+From here on the root directory belongs to a stranger. So nothing may be imported any more (Python would take a module
+from the image's /usr/lib), no name service asked, no codec looked up, no traceback printed; every path is opened within
+the root and held as a descriptor; and the exec goes through the sealed program.
+
+The order matters: the user is looked up and the working directory entered while this process is still root; the
+program is searched for as the user who will run it, since only his permissions count.
+
+Manual pages: execve(2), setresuid(2), setgroups(2), getrlimit(2), access(2).
+"""
+
+from __future__ import annotations
+
+import _signal
+import os
+import resource
+import sys
+
+from minirt import trace
+from minirt.errors import CannotInvokeError, CommandNotFoundError, MinirtError
+from minirt.kernel import paths, process
+from minirt.process import users
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any, NoReturn
+
+CHAPTER = 12
+
+
+def lock_out_imports() -> None:
+    """Make every later import fail: what is not loaded by now could come from the container's own files."""
+    sys.path[:] = []
+    sys.meta_path[:] = []
+    sys.path_hooks[:] = []
+    sys.path_importer_cache.clear()
+
+
+@trace.narrated(CHAPTER, "become user {user.uid}, group {user.gid}",
+                "setgroups(); setresgid({user.gid}); setresuid({user.uid})")
+def become(user: users.User) -> None:
+    """Give up the identity of root for that of `user`: supplementary groups first, then group, then user, each for
+    real, effective and saved id, since after the last one there is no permission left for the others."""
+    os.setgroups(user.groups)
+    os.setresgid(user.gid, user.gid, user.gid)
+    os.setresuid(user.uid, user.uid, user.uid)
+
+
+def find_program(name: str, env: Sequence[str]) -> str:
+    """The path to execute for the command word `name`: as it is when it contains a slash, else the first executable
+    regular file in the directories of PATH in `env`. Raises CommandNotFoundError (127) or CannotInvokeError (126)."""
+    if "/" in name:
+        candidates = [name]
+    else:
+        path = next((word[5:] for word in env if word.startswith("PATH=")), "")
+        candidates = [f"{directory or '.'}/{name}" for directory in path.split(":")]
+    refused = ""
+    for candidate in candidates:
+        try:
+            is_directory = os.stat(candidate).st_mode & 0o170000 == 0o040000
+        except PermissionError:
+            refused = refused or "permission denied"
+            continue
+        except OSError:
+            continue
+        if is_directory:
+            refused = refused or "is a directory"
+        elif os.access(candidate, os.X_OK, effective_ids=True):
+            return candidate
+        else:
+            refused = "permission denied"
+    if refused:
+        raise CannotInvokeError(f'exec: "{name}": {refused}')
+    if "/" in name:
+        raise CommandNotFoundError(f'exec: "{name}": stat {name}: no such file or directory')
+    raise CommandNotFoundError(f'exec: "{name}": executable file not found in $PATH')
+
+
+def set_limits(limits: Sequence[dict[str, Any]]) -> None:
+    """Set resource limits from entries {"type": "RLIMIT_NOFILE", "soft", "hard"} (-1: unlimited). setrlimit(2)."""
+    for limit in limits:
+        try:
+            resource.setrlimit(getattr(resource, limit["type"]), (limit["soft"], limit["hard"]))
+        except (ValueError, OSError) as error:
+            raise MinirtError(f"cannot set {limit['type']} to {limit['soft']}:{limit['hard']}: {error}") from None
+
+
+def execute(spec: dict[str, Any], program: int) -> NoReturn:
+    """Become the command of `spec["process"]` by way of the sealed `program`. The root is the container's already.
+
+    Raises MinirtError with the exit code that Docker gives. Never returns otherwise: an exec that fails is reported on
+    descriptor `program.REPORT` by the program itself.
+    """
+    wanted = spec["process"]
+    root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    who = wanted.get("user", {})
+    user = users.look_up(root, who.get("name", ""), who.get("groups", ()))
+    env = list(wanted["env"])
+    if not any(word.startswith("HOME=") for word in env):
+        env.append(f"HOME={user.home}")
+    directory = paths.make_directories(root, wanted.get("cwd") or "/")
+    set_limits(wanted.get("rlimits", ()))
+    os.umask(0o022)
+    become(user)
+    try:
+        os.fchdir(directory)
+    except OSError as error:
+        raise CannotInvokeError(f"chdir to {wanted['cwd']}: {error.strerror}") from None
+    path = find_program(wanted["args"][0], env)
+    for signal in (_signal.SIGPIPE, _signal.SIGXFSZ):
+        _signal.signal(signal, _signal.SIG_DFL)  # Python ignores these two, and exec would keep them ignored
+    trace.step(CHAPTER, f"become {path}", f"execveat(memfd); execve({path!r})")
+    os.close(root)
+    os.close(directory)
+    process.execute(program, [path, *wanted["args"]], env)
+    raise AssertionError("unreachable")
+
+
+def exec_failure(number: int, name: str) -> MinirtError:
+    """The error for a failed execve of the command `name` with that error number, with Docker's exit code."""
+    sentence = f"exec {name}: {os.strerror(number).lower()}"
+    return CommandNotFoundError(sentence) if number in (2, 20) else CannotInvokeError(sentence)

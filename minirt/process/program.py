@@ -1,0 +1,106 @@
+"""Chapter 12: the last exec: a program of some 200 bytes.
+
+/proc/self/exe of a process is the file of the program that it runs. If the last exec of a container went straight from
+Python to the image's command, an image whose command is `#!/proc/self/exe` would be run by *the machine's Python*, and
+what runs as root in the container could then overwrite it through /proc/PID/exe. So Python first becomes a tiny program
+in a sealed memfd, a file that exists in memory only and that nobody can change, and this becomes the command.
+
+It does four things: mark descriptor 3 close-on-exec, `execve(argv[0], argv + 1, envp)`, and when that fails write the
+negative error number (four bytes) to descriptor 3 and exit with 127. Whoever reads the other end of descriptor 3 gets
+four bytes, or the end of the file: that is the proof that the exec happened.
+
+Manual pages: memfd_create(2), execve(2), elf(5), fcntl(2) "F_ADD_SEALS".
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+
+from minirt import trace
+from minirt.kernel.syscalls import ARCHITECTURE
+
+CHAPTER = 12
+
+REPORT = 3  # the descriptor on which the program reports a failed exec
+
+# At the start the stack holds argc, argv[0], argv[1], ..., 0, envp[0], ..., 0: eight bytes each.
+_X86_64 = (
+    ("bf 03 00 00 00", "mov edi, 3            ; the report"),
+    ("be 02 00 00 00", "mov esi, 2            ; F_SETFD"),
+    ("ba 01 00 00 00", "mov edx, 1            ; FD_CLOEXEC"),
+    ("b8 48 00 00 00", "mov eax, 72           ; fcntl"),
+    ("0f 05", "syscall"),
+    ("48 8b 04 24", "mov rax, [rsp]        ; argc"),
+    ("48 8b 7c 24 08", "mov rdi, [rsp+8]      ; path = argv[0]"),
+    ("48 8d 74 24 10", "lea rsi, [rsp+16]     ; argv + 1"),
+    ("48 8d 54 c4 10", "lea rdx, [rsp+rax*8+16] ; envp"),
+    ("b8 3b 00 00 00", "mov eax, 59           ; execve"),
+    ("0f 05", "syscall               ; comes back only on failure, with -errno in rax"),
+    ("50", "push rax"),
+    ("bf 03 00 00 00", "mov edi, 3"),
+    ("48 89 e6", "mov rsi, rsp"),
+    ("ba 04 00 00 00", "mov edx, 4"),
+    ("b8 01 00 00 00", "mov eax, 1            ; write"),
+    ("0f 05", "syscall"),
+    ("bf 7f 00 00 00", "mov edi, 127"),
+    ("b8 e7 00 00 00", "mov eax, 231          ; exit_group"),
+    ("0f 05", "syscall"),
+)
+_AARCH64 = (
+    ("60 00 80 d2", "mov x0, #3            ; the report"),
+    ("41 00 80 d2", "mov x1, #2            ; F_SETFD"),
+    ("22 00 80 d2", "mov x2, #1            ; FD_CLOEXEC"),
+    ("28 03 80 d2", "mov x8, #25           ; fcntl"),
+    ("01 00 00 d4", "svc #0"),
+    ("e0 07 40 f9", "ldr x0, [sp, #8]      ; path = argv[0]"),
+    ("e1 43 00 91", "add x1, sp, #16       ; argv + 1"),
+    ("e3 03 40 f9", "ldr x3, [sp]          ; argc"),
+    ("22 0c 03 8b", "add x2, x1, x3, lsl #3 ; envp"),
+    ("a8 1b 80 d2", "mov x8, #221          ; execve"),
+    ("01 00 00 d4", "svc #0                ; comes back only on failure, with -errno in x0"),
+    ("e0 0f 1f b8", "str w0, [sp, #-16]!"),
+    ("60 00 80 d2", "mov x0, #3"),
+    ("e1 03 00 91", "mov x1, sp"),
+    ("82 00 80 d2", "mov x2, #4"),
+    ("08 08 80 d2", "mov x8, #64           ; write"),
+    ("01 00 00 d4", "svc #0"),
+    ("e0 0f 80 d2", "mov x0, #127"),
+    ("c8 0b 80 d2", "mov x8, #94           ; exit_group"),
+    ("01 00 00 d4", "svc #0"),
+)
+CODE = {"x86_64": _X86_64, "aarch64": _AARCH64}
+MACHINE = {"x86_64": 62, "aarch64": 183}  # <elf.h>: EM_X86_64, EM_AARCH64
+
+BASE = 0x400000   # where the program is put in memory
+HEADERS = 64 + 56  # bytes of an ELF header and one program header
+
+
+def image(architecture: str = ARCHITECTURE) -> bytes:
+    """The whole program as an ELF file: an ELF header, one program header that loads it all, the code (elf(5)).
+
+    Raises KeyError for an architecture without code here.
+    """
+    code = b"".join(bytes.fromhex(instruction) for instruction, _ in CODE[architecture])
+    size = HEADERS + len(code)
+    return (b"\x7fELF" + bytes((2, 1, 1)) + bytes(9)               # 64 bits, little-endian, version 1
+            + _numbers((2, 2), (MACHINE[architecture], 2), (1, 4), (BASE + HEADERS, 8), (64, 8), (0, 8), (0, 4),
+                       (64, 2), (56, 2), (1, 2), (0, 2), (0, 2), (0, 2))
+            # PT_LOAD, readable and executable: all of the file at BASE
+            + _numbers((1, 4), (5, 4), (0, 8), (BASE, 8), (BASE, 8), (size, 8), (size, 8), (0x1000, 8))
+            + code)
+
+
+def _numbers(*pairs: tuple[int, int]) -> bytes:
+    """(value, bytes) pairs, little-endian, one behind the other."""
+    return b"".join(value.to_bytes(size, "little") for value, size in pairs)
+
+
+@trace.narrated(CHAPTER, "put the last program into a sealed memfd", "memfd_create(); fcntl(F_ADD_SEALS)")
+def sealed() -> int:
+    """The program in a memfd that can be neither written, grown, shrunk nor unsealed; a close-on-exec descriptor."""
+    descriptor = os.memfd_create("minirt", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.write(descriptor, image())
+    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS,
+                fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE)
+    return descriptor

@@ -1,0 +1,59 @@
+"""Chapter 12: what a container process shall be, as data, in the shape of the OCI runtime specification's config.json.
+
+A plain dict. Where the specification has no word, ours is noted:
+
+    process   args, env, cwd, terminal, rlimits, oomScoreAdj as in the specification;
+              user: {"name": "USER[:GROUP]", "groups": [NAMES OR IDS]}: ours, looked up in the container's own
+              /etc/passwd and /etc/group once it is the root; init: True puts an init in front (chapter 03)
+    root      path, readonly; overlay: ours: {"layers", "lower", "upper", "work"} (chapter 09), mounted at `path`
+    hostname, domainname, mounts
+    linux     namespaces ([{"type", "path"?}]; a type that is not named is shared with the machine), devices,
+              maskedPaths, readonlyPaths
+
+The tables are Docker's defaults.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    Spec = dict[str, Any]
+
+NAMESPACES = ("pid", "uts", "mount", "ipc", "network")
+
+PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+MOUNTS: tuple[dict[str, Any], ...] = (
+    {"destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid", "noexec", "nodev"]},
+    {"destination": "/dev", "type": "tmpfs", "source": "tmpfs",
+     "options": ["nosuid", "strictatime", "mode=755", "size=65536k"]},
+    {"destination": "/dev/pts", "type": "devpts", "source": "devpts",
+     "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]},
+    {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "noexec", "nodev", "ro"]},
+    {"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue", "options": ["nosuid", "noexec", "nodev"]},
+    {"destination": "/dev/shm", "type": "tmpfs", "source": "shm",
+     "options": ["nosuid", "noexec", "nodev", "mode=1777", "size=67108864"]},
+)
+
+MASKED_PATHS = (
+    "/proc/asound", "/proc/acpi", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
+    "/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware",
+    "/sys/devices/virtual/powercap",
+)
+READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+
+
+def default(args: Sequence[str], root: str, hostname: str = "minirt") -> Spec:
+    """The specification of a process that runs `args` in the directory `root`, with Docker's mounts and masks."""
+    return {
+        "ociVersion": "1.0.2",
+        "process": {"terminal": False, "args": list(args), "env": [PATH], "cwd": "/", "user": {"name": "0:0"}},
+        "root": {"path": root, "readonly": False},
+        "hostname": hostname,
+        "mounts": [dict(mount) for mount in MOUNTS],
+        "linux": {"namespaces": [{"type": kind} for kind in NAMESPACES],
+                  "maskedPaths": list(MASKED_PATHS), "readonlyPaths": list(READONLY_PATHS)},
+    }
