@@ -37,27 +37,43 @@ def root() -> str:
 
     `MINIRT_ROOT`, else /var/lib/minirt for root and `XDG_DATA_HOME`/minirt for anybody else.
     """
+    path = _root_path()
+    os.makedirs(path, 0o711, exist_ok=True)
+    return path
+
+
+def _root_path() -> str:
     path = os.environ.get("MINIRT_ROOT")
     if not path:
         if os.geteuid() == 0:
             path = "/var/lib/minirt"
         else:
             path = (os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")) + "/minirt"
-    path = os.path.abspath(path)
-    os.makedirs(path, 0o711, exist_ok=True)
-    return path
+    return os.path.abspath(path)
 
 
 def run_root() -> str:
     """The run directory of that root, on tmpfs: named by the root's device and inode, so two spellings of it agree."""
-    place = os.stat(root())
+    path = _run_path(root())
+    os.makedirs(path, 0o711, exist_ok=True)
+    return path
+
+
+def run_path() -> str | None:
+    """Where the run directory of that root is, or would be; None while the root itself is missing. Makes nothing."""
+    try:
+        return _run_path(_root_path())
+    except FileNotFoundError:
+        return None
+
+
+def _run_path(of: str) -> str:
+    place = os.stat(of)
     if os.geteuid() == 0:
         base = "/run/minirt"
     else:
         base = (os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.geteuid()}") + "/minirt"
-    path = f"{base}/{place.st_dev}-{place.st_ino}"
-    os.makedirs(path, 0o711, exist_ok=True)
-    return path
+    return f"{base}/{place.st_dev}-{place.st_ino}"
 
 
 # -- JSON, lean --------------------------------------------------------------------------------------------------
