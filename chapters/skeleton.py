@@ -119,6 +119,11 @@ def docstring(source: str, name: str) -> str:
     return ast.get_docstring(_function(source, name)) or ""
 
 
+def manual_pages(text: str) -> list[str]:
+    """The manual pages that a text names, each once, in order: ['unshare(2)', 'uts_namespaces(7)']."""
+    return list(dict.fromkeys(re.findall(r"\b[a-zA-Z_][\w.-]*\([1-8]\)", text)))
+
+
 def is_filled_in(source: str, name: str) -> bool:
     """Whether a function of a workspace says something else than that it is not filled in. Raises NoSuchPieceError."""
     body = [each for each in _function(source, name).body if not _is_docstring(each)]

@@ -1,4 +1,6 @@
-"""Run the shell transcripts of a page and compare. Called inside a cage; changes whatever the commands change.
+"""Run the shell transcripts of a page, in a cage, and compare.
+
+    python -m chapters.transcript PAGE...        as root
 
 The shell reads its commands from a terminal without echo and writes to a pipe. A terminal hands out one line at a time,
 so a shell that a command starts (`unshare ... sh`) gets the next lines, and the outer one goes on after `exit`.
@@ -19,7 +21,7 @@ import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from chapters import contents
+from chapters import cage, contents, pages
 from chapters.pages import Command
 
 COMMANDS = "/run/minirt-workshop/bin"  # in the cage's own /run
@@ -43,6 +45,28 @@ class Difference:
             f"line {self.command.line}: {self.command.text}\n  the page says:\n{block(self.command.expected)}\n"
             f"  it printed:\n{block(self.found)}"
         )
+
+
+def run_page(path: Path, root: Path = contents.ROOT) -> list[Difference]:
+    """Run all transcripts of a page, each `new` one in a cage of its own. Returns where page and shell differ.
+
+    Root only. Raises PageError for a wrong marker, CageError where no cage can be made or it was ended."""
+    sessions: list[list[Command]] = []
+    for each in pages.transcripts(path.read_text(), path):
+        if each.new or not sessions:
+            sessions.append([])
+        sessions[-1] += each.commands
+
+    differences: list[Difference] = []
+    for commands in sessions:
+
+        def inside(commands: list[Command] = commands) -> list[tuple[int, tuple[str, ...]]]:
+            return [(commands.index(each.command), each.found) for each in compare(commands, root)]
+
+        seconds = LIMIT * (1 + len(commands))
+        outcome = cage.call(inside, limits=cage.Limits(seconds=seconds))
+        differences += [Difference(commands[index], tuple(found)) for index, found in outcome.result()]
+    return differences
 
 
 def environment(root: Path = contents.ROOT) -> dict[str, str]:
@@ -147,3 +171,20 @@ def _trimmed(lines: Sequence[str]) -> tuple[str, ...]:
     while kept and not kept[-1]:
         kept.pop()
     return tuple(kept)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the transcripts of pages; 0 when every page says the truth, 1 when one does not."""
+    wrong = 0
+    for name in arguments:
+        differences = run_page(Path(name))
+        for each in differences:
+            print(f"{name}, {each}\n")
+        wrong += len(differences)
+        if not differences:
+            print(f"{name}: as the page says")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
