@@ -1,0 +1,425 @@
+"""Chapter 13: what changes the image store.
+
+    images/          an OCI image layout: oci-layout, index.json (what there is, by name), blobs/sha256/DIGEST
+    layers/CHAIN/    a layer unpacked on top of certain others: diff/ (its files), layer.json, pins/ of its users
+    layers/l/        short names of those, for the option string of an overlay mount
+    chains/ID        which layers make up the image with that id
+    pending/WORK/    what a command is about to add or to remove
+
+A *chain id* names a layer together with all below it: the same archive unpacked on other layers is another directory
+(what a left-out parent directory looks like depends on what is below).
+
+How a killed command loses nothing and leaves nothing: new things are made below pending/ and moved to their places
+under the store's lock; the index, replaced last and whole, is what makes an image exist. A directory of pending/ whose
+lock is free belongs to nobody alive: the next command that changes something throws it away, with every layer that no
+image and no pin needs. Of the blobs only those are judged that a dead command was handling, since another tool (skopeo,
+umoci) may be adding its own at this moment.
+
+Sources: OCI image-spec image-layout.md, config.md "Layer ChainID".
+"""
+
+from __future__ import annotations
+
+import os
+
+from minirt import events, state
+from minirt.errors import BadInputError, ConflictError, MinirtError, NotFoundError
+from minirt.images import lookup, reference
+from minirt.images.layer import remove_tree
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Any
+
+_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
+_DEAD = "dead-"  # layers/dead-CHAIN: about to be removed
+
+
+def prepare() -> str:
+    """Make the store's directories where they are missing; return the root they lie in."""
+    root = state.root()
+    for name in ("images/blobs/sha256", "chains", "pending", "layers/l"):
+        os.makedirs(f"{root}/{name}", 0o700, exist_ok=True)  # setuid files and devices of strangers: root alone
+    for name, content in (("oci-layout", _LAYOUT), ("index.json", b'{"schemaVersion":2,"manifests":[]}')):
+        if not os.path.exists(f"{root}/images/{name}"):
+            state.write_atomic(f"{root}/images/{name}", content)
+    return root
+
+
+def lock() -> state.Lock:
+    """The lock that everybody holds who changes index.json, or moves layers and blobs to or from their places."""
+    return state.Lock(f"{state.run_root()}/images.lock")
+
+
+class Work:
+    """A directory below pending/ for one command, thrown away at its end, whatever the end is.
+
+    `path` is the directory; `path`/blobs lists the blobs that the command is handling (hard links to them, or what is
+    to become them).
+    """
+
+    def __init__(self) -> None:
+        self.root = prepare()
+        self.name = os.urandom(8).hex()
+        self.path = f"{self.root}/pending/{self.name}"
+        self._lock = state.Lock(_work_lock(self.name))
+
+    def __enter__(self) -> Work:
+        self._lock.acquire()
+        os.makedirs(f"{self.path}/blobs", 0o700)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        try:
+            _remove(f"{self.root}/pending", self.name)
+        finally:
+            _unlink(_work_lock(self.name))
+            self._lock.release()
+
+    def handle(self, digest: str) -> None:
+        """Say that the blob of the store with that digest is being handled: judged by `collect`, now or later."""
+        try:
+            os.link(lookup.blob_path(digest), f"{self.path}/blobs/{digest.partition(':')[2]}")
+        except (FileExistsError, FileNotFoundError):
+            pass
+
+
+def _work_lock(name: str) -> str:
+    return f"{state.run_root()}/pending-{name}.lock"
+
+
+# -- the index -----------------------------------------------------------------------------------------------------
+
+def write_index(index: dict[str, Any]) -> None:
+    """Replace index.json, synced. The caller holds the lock."""
+    state.write_json(f"{state.root()}/images/index.json", index)
+
+
+def place(index: dict[str, Any], descriptor: dict[str, Any], name: str) -> str:
+    """Put `descriptor` into the index under the full reference `name` ("" for an image without a name).
+
+    An image that had the name loses it; without any other name it stays as a dangling one. Returns its descriptor's
+    digest, or "" when nobody had it.
+    """
+    manifests = index["manifests"]
+    displaced = ""
+    for old in [each for each in manifests if name and lookup.name_of(each) == name]:
+        if old["digest"] == descriptor["digest"]:
+            return ""
+        displaced = old["digest"]
+        take_name(index, old)
+    same = [each for each in manifests if each["digest"] == descriptor["digest"]]
+    if not name and same:
+        return ""
+    for each in same:
+        if not lookup.name_of(each):
+            manifests.remove(each)
+    fresh = {key: value for key, value in descriptor.items() if key != "annotations"}
+    annotations = dict(descriptor.get("annotations") or {})
+    annotations.pop(lookup.REF_NAME, None)
+    if name:
+        annotations[lookup.REF_NAME] = name
+    if annotations:
+        fresh["annotations"] = annotations
+    manifests.append(fresh)
+    return displaced
+
+
+def take_name(index: dict[str, Any], descriptor: dict[str, Any]) -> None:
+    """Take the name off a descriptor of the index; the entry goes where the same manifest has another one."""
+    if any(each is not descriptor and each["digest"] == descriptor["digest"] for each in index["manifests"]):
+        index["manifests"] = [each for each in index["manifests"] if each is not descriptor]
+    else:
+        descriptor.get("annotations", {}).pop(lookup.REF_NAME, None)
+
+
+class Stored:
+    """An image of the store for people: `id`; `references`, its full names; `descriptors`, its entries of the index;
+    `config`; `size` in bytes, unpacked; `chains` (empty when it was never unpacked)."""
+
+    __slots__ = ("chains", "config", "descriptors", "id", "references", "size")
+
+    def __init__(self, identifier: str, descriptors: list[dict[str, Any]]) -> None:
+        self.id, self.descriptors = identifier, descriptors
+        self.references = sorted(filter(None, map(lookup.name_of, descriptors)))
+        self.config = lookup.read_blob(identifier)
+        try:
+            record = state.read_json(f"{state.root()}/chains/{identifier[7:]}")
+            self.chains, self.size = record["chains"], record["size"]
+        except FileNotFoundError:
+            self.chains = []
+            self.size = sum(each.get("size", 0) for each in lookup.manifest_of(descriptors[0])["layers"])
+
+    @property
+    def created(self) -> float:
+        """When it was made, in seconds since 1970; 0 when it does not say."""
+        try:
+            return state.parse_time(self.config.get("created") or "")
+        except ValueError:
+            return 0.0
+
+    def repositories(self) -> list[tuple[str, str, str]]:
+        """(full repository, tag, manifest digest) of each name; one without names has ("", "", digest)."""
+        rows = []
+        for descriptor in self.descriptors:
+            name = lookup.name_of(descriptor)
+            try:
+                parsed = reference.parse(name) if name else None
+            except BadInputError:  # another tool's idea of a name
+                rows.append((name, "", descriptor["digest"]))
+                continue
+            rows.append((parsed.repository if parsed else "", parsed.tag if parsed else "", descriptor["digest"]))
+        return sorted(rows)
+
+
+def images() -> list[Stored]:
+    """Every image of the store, the newest first. Leftovers of a killed command are swept on the way."""
+    sweep()
+    grouped: dict[str, list[dict[str, Any]]] = {}
+    for descriptor in lookup.read_index()["manifests"]:
+        try:
+            grouped.setdefault(lookup.config_digest(descriptor), []).append(descriptor)
+        except BadInputError:
+            continue  # made for another machine, or another tool is still writing it
+    stored = [Stored(identifier, descriptors) for identifier, descriptors in grouped.items()]
+    return sorted(stored, key=lambda image: (-image.created, image.id))
+
+
+def get(name: str) -> Stored:
+    """The image that `name` means, as `lookup.resolve` understands it. Raises NotFoundError."""
+    identifier, _ = lookup.resolve(name)
+    index = lookup.read_index()
+    found = [each for each in index["manifests"] if _is(each, identifier)]
+    if not found:
+        raise NotFoundError(f"No such image: {name}")
+    return Stored(identifier, found)
+
+
+def _is(descriptor: dict[str, Any], identifier: str) -> bool:
+    try:
+        return lookup.config_digest(descriptor) == identifier
+    except BadInputError:
+        return False
+
+
+# -- commands --------------------------------------------------------------------------------------------------------
+
+def tag(source: str, target: str) -> None:
+    """Give the image `source` the further name `target` (`latest` when it has no tag), taking it from whoever had it.
+
+    Raises NotFoundError, and BadInputError when `target` is no name for a tag.
+    """
+    try:
+        wanted = reference.parse(target)
+    except BadInputError as error:
+        raise BadInputError(f"Error parsing reference: \"{target}\" is not a valid repository/tag: {error}") from None
+    if wanted.digest:
+        raise BadInputError("refusing to create a tag with a digest reference")
+    prepare()
+    with lock():
+        identifier, full = lookup.resolve(source)
+        index = lookup.read_index()
+        mine = [each for each in index["manifests"] if _is(each, identifier)]
+        named = [each for each in mine if lookup.name_of(each) == full]
+        place(index, (named or mine)[0], str(wanted.tagged()))
+        write_index(index)
+        events.append("image", "tag", identifier, {"name": wanted.tagged().familiar()})
+
+
+def remove(name: str, force: bool = False) -> list[str]:
+    """Remove an image's name, and with its last name the image: Docker's `rmi`. Return what was done, in its words.
+
+    Raises NotFoundError, and ConflictError when it has several names and is meant by its id, or when containers use it
+    and it would go: `force` removes it nevertheless (the layers stay until their users are gone).
+    """
+    with Work() as work, lock():
+        identifier, full = lookup.resolve(name)
+        index = lookup.read_index()
+        mine = [each for each in index["manifests"] if _is(each, identifier)]
+        names = [lookup.name_of(each) for each in mine if lookup.name_of(each)]
+        users = _users(identifier)
+        short = identifier[7:19]
+        done: list[str] = []
+        if full and len(names) > 1:
+            take_name(index, next(each for each in mine if lookup.name_of(each) == full))
+            write_index(index)
+            events.append("image", "untag", identifier, {"name": _familiar(full)})
+            return [f"Untagged: {_familiar(full)}"]
+        if not force:
+            if full and users:
+                raise ConflictError(f"conflict: unable to remove repository reference \"{_familiar(full)}\" (must force)"
+                                    f" - container {users[0][:12]} is using its referenced image {short}")
+            if len(names) > 1:
+                raise ConflictError(f"conflict: unable to delete {short} (must be forced)"
+                                    " - image is referenced in multiple repositories")
+            if users:
+                raise ConflictError(f"conflict: unable to delete {short} (must be forced)"
+                                    f" - image is being used by container {users[0][:12]}")
+        done += [f"Untagged: {_familiar(each)}" for each in names]
+        for descriptor in mine:
+            for digest in _blobs(descriptor):
+                work.handle(digest)
+        index["manifests"] = [each for each in index["manifests"] if each not in mine]
+        write_index(index)
+        events.append("image", "delete", identifier, {"name": _familiar(full) if full else identifier})
+        done.append(f"Deleted: {identifier}")
+        done += [f"Deleted: sha256:{chain}" for chain in collect(work)]
+        return done
+
+
+def _familiar(full: str) -> str:
+    try:
+        return reference.parse(full).familiar()
+    except BadInputError:
+        return full
+
+
+def _users(identifier: str) -> list[str]:
+    """The ids of what uses an image: the live pins on its topmost layer."""
+    try:
+        chains = state.read_json(f"{state.root()}/chains/{identifier[7:]}")["chains"]
+    except FileNotFoundError:
+        return []
+    return state.pins(f"{state.root()}/layers/{chains[-1]}") if chains else []
+
+
+# -- sweeping -------------------------------------------------------------------------------------------------------
+
+def sweep() -> None:
+    """Throw away what killed commands left, if there is any."""
+    try:
+        names = os.listdir(f"{state.root()}/pending")
+    except FileNotFoundError:
+        return
+    if any(not state.locked(_work_lock(name)) for name in names):
+        with lock():
+            collect()
+
+
+def collect(work: Work | None = None) -> list[str]:
+    """Remove what nothing needs any more; the caller holds the lock. Return the chain ids of removed layers, topmost
+    first.
+
+    Needed are: the blobs, records and layers of every image in the index, pinned layers, and all layers below those.
+    """
+    root = prepare()
+    dead = [name for name in os.listdir(f"{root}/pending")
+            if not (work and work.name == name) and not state.locked(_work_lock(name))]
+    blobs, identifiers, chains = _needed(root)
+    for record in os.listdir(f"{root}/chains"):
+        if record not in identifiers:
+            _unlink(f"{root}/chains/{record}")
+    removed = _collect_layers(root, chains)
+    for name in [*dead, work.name] if work else dead:
+        _judge_blobs(root, f"{root}/pending/{name}/blobs", blobs)
+    for name in dead:
+        _remove(f"{root}/pending", name)
+        _unlink(_work_lock(name))
+    for name in os.listdir(f"{root}/images"):
+        if name.endswith(".tmp"):
+            _unlink(f"{root}/images/{name}")
+    return removed
+
+
+def _needed(root: str) -> tuple[set[str], set[str], set[str]]:
+    """(digests of blobs, names of chain records, chain ids) that images or pins need."""
+    blobs: set[str] = set()
+    identifiers: set[str] = set()
+    chains: set[str] = set()
+    for descriptor in lookup.read_index()["manifests"]:
+        blobs |= _blobs(descriptor)
+        try:
+            record = lookup.config_digest(descriptor)[7:]
+            chains |= set(state.read_json(f"{root}/chains/{record}")["chains"])
+            identifiers.add(record)
+        except (BadInputError, FileNotFoundError):
+            continue
+    for name in os.listdir(f"{root}/layers"):
+        chain = name.removeprefix(_DEAD)
+        if chain not in chains and state.pins(f"{root}/layers/{name}"):
+            while chain and chain not in chains:
+                chains.add(chain)
+                chain = _parent(root, chain)
+    return blobs, identifiers, chains
+
+
+def _blobs(descriptor: dict[str, Any]) -> set[str]:
+    """The digests of every blob that a descriptor needs, as far as the store has them."""
+    found = {descriptor["digest"]}
+    try:
+        document = lookup.read_blob(descriptor["digest"])
+        for below in document.get("manifests", []):
+            found |= _blobs(below)
+        if "config" in document:
+            found |= {each["digest"] for each in [document["config"], *document.get("layers", [])]}
+    except BadInputError:
+        pass  # a platform of an index that was never fetched
+    return found
+
+
+def _collect_layers(root: str, needed: set[str]) -> list[str]:
+    removed: list[str] = []
+    for name in os.listdir(f"{root}/layers"):
+        chain = name.removeprefix(_DEAD)
+        if name == "l" or chain in needed:
+            continue
+        # Renamed first: from here on nobody can pin it. Who pinned it a moment ago keeps it.
+        if name == chain:
+            os.rename(f"{root}/layers/{chain}", f"{root}/layers/{_DEAD}{chain}")
+            if state.pins(f"{root}/layers/{_DEAD}{chain}"):
+                os.rename(f"{root}/layers/{_DEAD}{chain}", f"{root}/layers/{chain}")
+                continue
+        removed.append(chain)
+    removed = _topmost_first(root, removed)
+    for chain in removed:
+        _unlink(f"{root}/layers/l/{chain[:20]}")
+        _remove(f"{root}/layers", f"{_DEAD}{chain}")
+    return removed
+
+
+def _topmost_first(root: str, chains: list[str]) -> list[str]:
+    depth: dict[str, int] = {}
+    for chain in chains:
+        above, here = 0, chain
+        while here := _parent(root, here):
+            above += 1
+        depth[chain] = above
+    return sorted(chains, key=lambda chain: (-depth[chain], chain))
+
+
+def _parent(root: str, chain: str) -> str:
+    """The chain id of the layer below, "" when there is none."""
+    for name in (chain, _DEAD + chain):
+        try:
+            return str(state.read_json(f"{root}/layers/{name}/layer.json")["parent"])
+        except (OSError, ValueError, KeyError):
+            continue
+    return ""
+
+
+def _judge_blobs(root: str, directory: str, needed: set[str]) -> None:
+    try:
+        names = os.listdir(directory)
+    except FileNotFoundError:
+        return
+    for name in names:
+        if f"sha256:{name}" not in needed:
+            _unlink(f"{root}/images/blobs/sha256/{name}")
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+
+
+def _remove(directory: str, name: str) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        remove_tree(descriptor, name)
+    except OSError as error:
+        raise MinirtError(f"removing {directory}/{name}: {error.strerror}") from None
+    finally:
+        os.close(descriptor)
