@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 CHAPTER = 3
 
 CLONE_NEWPID = 0x20000000  # <linux/sched.h>
-ALL_SIGNALS = range(1, 65)
+ALL_SIGNALS = _signal.valid_signals()
 
 
 @trace.narrated(CHAPTER, "be born as number 1 of a pid namespace of its own", "clone3(CLONE_NEWPID, cgroup={cgroup})")

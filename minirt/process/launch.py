@@ -217,7 +217,8 @@ def build_root(spec: dict[str, Any], sources: list[int]) -> int:
 
 
 def make(entry: dict[str, Any]) -> int:
-    """Make what one entry of "mounts" asks for: shared memory and queues by the IPC room, all else by the mount room."""
+    """Make what one entry of "mounts" asks for: shared memory and queues by the IPC room, the rest by the mount room.
+    """
     if entry["type"] == "mqueue":
         return ipc.message_queues()
     size = [word for word in entry.get("options", ()) if word.startswith("size=")]

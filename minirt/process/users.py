@@ -49,7 +49,9 @@ def look_up(root: int, name: str, extra: Sequence[str] = ()) -> User:
     else:
         gid = int(entry[3]) if entry else 0
         more = [int(line[2]) for line in groups if entry and len(line) > 3 and entry[0] in line[3].split(",")]
-    numbers = sorted({*more, *(_group_number(groups, word) for word in extra)})
+    # The main group is listed too: a process could otherwise lose it by a set-group-id program, and with it a refusal
+    # that a file's mode has for that group (CVE-2022-36109).
+    numbers = sorted({gid, *more, *(_group_number(groups, word) for word in extra)})
     return User(uid, gid, numbers, entry[5] if entry and entry[5] else "/")
 
 
