@@ -20,6 +20,7 @@ import importlib.util
 import marshal
 import os
 import shutil
+import subprocess
 import sys
 import sysconfig
 from pathlib import Path
@@ -168,6 +169,35 @@ def install_system(checkout: Path, prefix: Path) -> None:
     make_bundle(bundle, home / "minirt")
     _launcher(prefix / "bin" / "minirt", home=home, bundle=bundle, path=[str(home)],
               bytecode=BYTECODE_OF_AN_INSTALLATION, made_by="make install")
+    _, _, completion, page = installed_files(prefix)
+    done = subprocess.run([prefix / "bin" / "minirt", "completion", "bash"], capture_output=True, check=False)
+    if done.returncode == 0:
+        _replace(completion, done.stdout, 0o644)
+    sys.path.insert(0, str(home))
+    _replace(page, manual().encode(), 0o644)
+
+
+def manual() -> str:
+    """The manual page minirt(1), for man(1): the commands and their options, from the tables that parse them."""
+    from minirt.cli import main as commands
+
+    parts = [".TH MINIRT 1", ".SH NAME", "minirt \\- Docker, rebuilt one piece at a time in Python", ".SH SYNOPSIS",
+             ".B minirt", "[\\-\\-explain]", ".I COMMAND", "[ARG...]", ".SH COMMANDS"]
+    for _, rows in commands.SUMMARIES:
+        for name, _ in rows:
+            command = commands.load(name)
+            if command:
+                parts += [f".SS {name}", ".nf", _literal(command.help()), ".fi"]
+    parts += [".SH FILES", ".TP", "/var/lib/minirt", "images and containers; MINIRT_ROOT names another directory",
+              ".SH EXIT STATUS", "The container's own; 125 when minirt refuses, 126 when the command cannot be",
+              "invoked, 127 when it is not found, 128+n when signal n ended it."]
+    return "\n".join(parts) + "\n"
+
+
+def _literal(text: str) -> str:
+    """Text that roff leaves as it is: a backslash, or a dot or quote that begins a line, mean something to it."""
+    lines = text.rstrip().replace("\\", "\\e").replace("-", "\\-").split("\n")
+    return "\n".join("\\&" + line if line[:1] in (".", "'") else line for line in lines)
 
 
 def installed_files(prefix: Path) -> list[Path]:
@@ -186,8 +216,25 @@ def remove_program(prefix: Path) -> None:
             path.unlink(missing_ok=True)
 
 
+def remove_state() -> None:
+    """Remove all containers and images of root: /var/lib/minirt, /run/minirt and the branch in the cgroup tree.
+
+    Raises SystemExit, with nothing removed, while a container still runs (a process is in that branch).
+    """
+    branches = [path for path in (*Path("/sys/fs/cgroup").glob("minirt"), *Path("/sys/fs/cgroup").glob("*/minirt"))]
+    for branch in branches:
+        for members in branch.rglob("cgroup.procs"):
+            if members.read_text().strip():
+                raise SystemExit(f"container {members.parent.name[:12]} still runs: minirt stop it first")
+    for place in ("/var/lib/minirt", "/run/minirt"):
+        shutil.rmtree(place, ignore_errors=True)
+    for branch in branches:
+        for directory, _, _ in os.walk(branch, topdown=False):
+            os.rmdir(directory)
+
+
 def main(arguments: list[str]) -> int:
-    """`checkout ENVIRONMENT`, `system PREFIX`, `remove PREFIX`."""
+    """checkout ENVIRONMENT | system PREFIX | remove PREFIX [keep]"""
     checkout = Path(__file__).resolve().parent.parent
     match arguments:
         case ["checkout", environment]:
@@ -195,7 +242,9 @@ def main(arguments: list[str]) -> int:
         case ["system", prefix]:
             os.umask(0o022)     # whoever installs with a strict one must not lock other users out
             install_system(checkout, Path(prefix).absolute())
-        case ["remove", prefix]:
+        case ["remove", prefix, *keep]:
+            if not keep:
+                remove_state()
             remove_program(Path(prefix).absolute())
         case _:
             print(f"usage: python -m minirt.install {main.__doc__}", file=sys.stderr)

@@ -96,6 +96,33 @@ def test_installing_twice_replaces_and_removing_leaves_nothing(prefix: Path) -> 
     assert left == set()
 
 
+def test_the_manual_page_has_each_command_with_its_options(prefix: Path) -> None:
+    installer("system", prefix)
+    page = (prefix / "share" / "man" / "man1" / "minirt.1").read_text()
+    assert ".SS doctor" in page and "minirt version [OPTIONS]" in page and "\\-\\-format" in page
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root for /var/lib/minirt and /run/minirt of its own")
+def test_uninstalling_takes_containers_images_and_cgroups_away(prefix: Path) -> None:
+    installer("system", prefix)
+    script = """
+        for place in /var/lib /run /sys/fs/cgroup; do mount -t tmpfs none $place; done
+        mkdir -p /var/lib/minirt/images /run/minirt/8-2 /sys/fs/cgroup/minirt/0123
+        echo $1 > /sys/fs/cgroup/minirt/0123/cgroup.procs
+        test -n "$1" || rm /sys/fs/cgroup/minirt/0123/cgroup.procs
+        "$2" -IB "$3" remove "$4"
+        echo "status $?"
+        find /var/lib /run /sys/fs/cgroup -name minirt
+    """
+    words = [sys.executable, ROOT / "minirt" / "install.py", prefix]
+    busy = run("unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh", "77", *words)
+    assert "container 0123 still runs" in busy.stderr
+    assert busy.stdout == "status 1\n/var/lib/minirt\n/run/minirt\n/sys/fs/cgroup/minirt\n"
+    idle = run("unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh", "", *words)
+    assert (idle.stdout, idle.stderr) == ("status 0\n", "")
+    assert not (prefix / "bin" / "minirt").exists()
+
+
 def test_a_changed_source_of_the_checkout_is_what_runs(tmp_path: Path) -> None:
     checkout = copy_of_the_checkout(tmp_path / "checkout")
     main = checkout / "minirt" / "__main__.py"
