@@ -259,11 +259,16 @@ def run(options: argparse.Namespace) -> int:
     for each in workspace.all_started():
         if each.number <= chapter.number and (each == chapter or workspace.finished(each)):
             modules |= workspace.modules(each)
+    for exercise in chapter.exercises:
+        path = modules.get(exercise.module)
+        if path and not skeleton.is_filled_in(path.read_text(), exercise.function):
+            line = skeleton.lines_of(path.read_text(), exercise.function)[1]
+            print(f"{workspace.shown(path)}:{line}: {exercise.function}() is not filled in yet.", file=sys.stderr)
+            return 125
     mapping = json.dumps({name: str(path) for name, path in modules.items()})
-    arguments = options.arguments[1:] if options.arguments[:1] == ["--"] else options.arguments
     judge.require_root("The container program")
     where = ["--on-host"] if options.on_host else []
-    inner = ["chapters.session", "container", str(chapter.number), mapping, *where, "--", *arguments]
+    inner = ["chapters.session", "container", str(chapter.number), mapping, *where, "--", *options.rest]
     if options.on_host:
         return subprocess.run(judge.as_root(*inner), cwd=contents.ROOT, check=False).returncode
     return _in_cage(*inner)
@@ -396,9 +401,6 @@ def parser() -> argparse.ArgumentParser:
         text = "number of the chapter" + ("" if needed else " (default: the one started or checked last)")
         to.add_argument("chapter", type=int, nargs=None if needed else "?", metavar="N", help=text)
 
-    def exercise(to: argparse.ArgumentParser) -> None:
-        to.add_argument("exercise", nargs="?", metavar="FUNCTION", help="one of its functions (default: where you are)")
-
     added = command("list", list_chapters, "chapters and your progress")
     added.add_argument("--route", default="", metavar="NAME", help="only those of a route: evening, day, whole")
     chapter(command("start", start, "get a chapter with its functions emptied"), needed=True)
@@ -409,15 +411,18 @@ def parser() -> argparse.ArgumentParser:
         command("solution", solution, "the book's own function"),
         command("reset", reset, "empty a chapter's functions again (yours is kept as FILE.old)"),
     ]:
-        chapter(added)
-        exercise(added)
+        added.usage = f"{added.prog} [N] [FUNCTION]"
+        text = "chapter and function (default: the chapter and the function that you are at)"
+        added.add_argument("where", nargs="*", metavar="N FUNCTION", help=text)
         if added.prog.endswith("solution"):
             text = "put it into your workspace (without FUNCTION: all that are not solved)"
+            added.usage += " [--write]"
             added.add_argument("--write", action="store_true", help=text)
     added = command("run", run, "the chapter's container program with your functions, in a cage")
     chapter(added, needed=True)
     added.add_argument("--on-host", action="store_true", help="not in a cage: on this machine itself")
-    added.add_argument("arguments", nargs=argparse.REMAINDER, metavar="-- ARGS", help="what container.py gets")
+    added.usage = f"{ME} run [--on-host] N [-- ARGS]"
+    added.epilog = "What stands after -- goes to container.py: a command, most often."
     command("shell", shell, "a root shell in a cage, as the pages use it")
     added = command("use", use_workspace, "let the real minirt run your functions")
     added.add_argument("chapters", type=int, nargs="*", metavar="N", help="only those of these chapters")
@@ -432,14 +437,31 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def _place(options: argparse.Namespace, words: Sequence[str]) -> None:
+    """Take apart `[N] [FUNCTION]`, either of which may be missing."""
+    numbers = [word for word in words if word.isdigit()]
+    names = [word for word in words if not word.isdigit()]
+    if len(numbers) > 1 or len(names) > 1:
+        raise WorkshopError(f"one chapter and one function, not: {' '.join(words)}")
+    options.chapter = int(numbers[0]) if numbers else None
+    options.exercise = names[0] if names else None
+
+
 def _directory(text: str) -> Path:
     return Path(text).absolute()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command of the workshop. Returns its exit status: 0, 1 not right yet or not possible, 2 usage."""
-    options = parser().parse_args(arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    rest = words[words.index("--") + 1 :] if "--" in words else []
+    options = parser().parse_args(words[: len(words) - len(rest) - 1] if "--" in words else words)
+    options.rest = rest
     try:
+        if rest and options.do is not run:
+            raise WorkshopError(f"only `run` takes something after --: {' '.join(rest)}")
+        if hasattr(options, "where"):
+            _place(options, options.where)
         return int(options.do(options))
     except (WorkshopError, contents.ContentsError, pages.PageError, skeleton.NoSuchPieceError, tree.TreeError) as error:
         print(error, file=sys.stderr)
