@@ -45,10 +45,9 @@ def main() -> int:
     order = json.load(sys.stdin)
     if order["root"]:
         os.environ["MINIRT_ROOT"] = order["root"]
-    pointer = os.path.join(state.run_root(), workshop.POINTER)
     if order["do"] == "off":
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(pointer)
+            os.unlink(os.path.join(state.run_path() or "/", workshop.POINTER))
         if order["sweep"]:
             from chapters import cage
 
@@ -61,7 +60,7 @@ def main() -> int:
             print(f"minirt will not run {path}: {reason}.", file=sys.stderr)
             return 1
     kept = {"directory": order["directory"], "user": user, "modules": order["modules"]}
-    state.write_json(pointer, kept, sync=False)
+    state.write_json(os.path.join(state.run_root(), workshop.POINTER), kept, sync=False)
     return 0
 
 

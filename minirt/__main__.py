@@ -12,6 +12,9 @@ import sys
 
 def main() -> int:
     """Runs the command line of this process. Never returns: the process ends with the command's exit code."""
+    from minirt import workshop
+
+    workshop.activate()
     from minirt.cli.main import main as command_line
 
     code = 1

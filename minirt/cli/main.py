@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 
+from minirt import workshop
 from minirt.cli.options import PROGRAM, Command, HelpAsked
 from minirt.errors import MinirtError, UsageError
 
@@ -143,11 +144,15 @@ def main(argv: Sequence[str]) -> int:
     except OSError as error:
         if "MINIRT_DEBUG" in os.environ:
             raise
+        if yours := workshop.explain(error):
+            return _write(2, f"{PROGRAM}: {yours}\n", 125)
         about = f": {error.filename}" if error.filename else ""
         return _write(2, f"{PROGRAM}: {error.strerror or error}{about}\n", 1)
     except Exception as error:
         if "MINIRT_DEBUG" in os.environ:
             raise
+        if yours := workshop.explain(error):
+            return _write(2, f"{PROGRAM}: {yours}\n", 125)
         kind = type(error).__name__
         return _write(2, f"{PROGRAM}: a mistake in minirt itself ({kind}: {error}); MINIRT_DEBUG=1 shows where\n", 1)
 
