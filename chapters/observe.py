@@ -9,6 +9,7 @@ Like the cage, this room imports nothing of ``minirt``: it must still work when 
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import os
 import pickle
 import runpy
@@ -26,6 +27,9 @@ from types import GeneratorType
 from typing import Any, NoReturn
 
 from chapters import cage
+
+# Where processes of a test tell where they are when its time is nearly over: descriptor, and time.monotonic() of then.
+alarm: tuple[int, float] | None = None
 
 
 class ChildFailed(AssertionError):
@@ -110,9 +114,14 @@ class Child:
         os.kill(self.pid, number)
 
     def end(self, tree: bool = False) -> None:
-        """End the process and reap it; with ``tree`` its descendants are killed as well (they are reaped by pid 1)."""
+        """End the process and reap it; with ``tree`` its descendants are killed as well (they are reaped by pid 1).
+
+        Raises ChildFailed when the function came back in more processes than one.
+        """
+        if self._line.fileno() < 0:
+            return
         below = Outside().descendants(self.pid) if tree and not self.ended else []
-        self._line.close()
+        self._line.shutdown(socket.SHUT_WR)
         if not self.ended:
             try:
                 self.wait(0.25)
@@ -122,6 +131,11 @@ class Child:
         for pid in below:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        self._line.setblocking(False)
+        with self._line, contextlib.suppress(EOFError, OSError):
+            kind, content = _unpacked(self._line)
+            if kind == "error":  # more than one process has answered
+                raise content[0]
 
     def _listen(self) -> None:
         self._answer = None
@@ -153,9 +167,27 @@ def frames_of(error: BaseException) -> list[tuple[str, int]]:
     return frames + list(getattr(error, "frames", []))
 
 
+def watch_the_clock(early: float = 0.0) -> None:
+    """Let this process write its stack to the place that ``alarm`` names when it is still busy at that time.
+
+    By a signal and not by faulthandler's own clock, which is a thread: the kernel refuses setns(2) and
+    unshare(CLONE_NEWUSER) to a process with threads.
+    """
+    if alarm is not None and (left := alarm[1] - time.monotonic() - early) > 0:
+        faulthandler.register(signal.SIGALRM, file=alarm[0], all_threads=False, chain=False)
+        signal.setitimer(signal.ITIMER_REAL, left)
+
+
+def ignore_the_clock() -> None:
+    """Take back `watch_the_clock`."""
+    if alarm is not None:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
 def _serve(line: socket.socket, function: Callable[..., Any], arguments: tuple[Any, ...]) -> NoReturn:
     """The child's whole life: call, answer, wait. It never returns into the frames of the test."""
     me = os.getpid()
+    watch_the_clock(0.1)  # before the test's own process, so that our stack is the first one to be read
 
     def answer(kind: str, content: Any) -> None:
         if os.getpid() != me:  # a child of the child came back here
@@ -163,6 +195,7 @@ def _serve(line: socket.socket, function: Callable[..., Any], arguments: tuple[A
             content = (ChildFailed(stray), stray, [])
         with contextlib.suppress(OSError):
             line.sendall(_packed((kind, content)))
+        ignore_the_clock()
         if os.getpid() != me:
             os._exit(70)
 
@@ -173,6 +206,7 @@ def _serve(line: socket.socket, function: Callable[..., Any], arguments: tuple[A
             while True:
                 answer("value", steps.send(argument))
                 argument = _unpacked(line)
+                watch_the_clock(0.1)
         answer("value", result)
     except StopIteration as end:
         answer("value", end.value)

@@ -12,13 +12,13 @@ README.md beside this file tells the author of a chapter what there is to use.
 
 from __future__ import annotations
 
-import faulthandler
 import itertools
 import os
 import re
 import shutil
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -166,10 +166,11 @@ def caged_reports(item: pytest.Item) -> list[pytest.TestReport]:
     except cage.CageError as error:
         how = str(error)
     if outcome and outcome.timed_out:
-        # From the place where it hangs to the test; what lies below is pytest.
-        stack = os.pread(stacks, 1 << 16, 0).decode(errors="replace").splitlines()[2:]
+        # From the place where it hangs (innermost first) to the test; what lies below is pytest, and ours.
+        stack = os.pread(stacks, 1 << 16, 0).decode(errors="replace").splitlines()[1:]
         stack = list(itertools.takewhile(lambda line: "/_pytest/" not in line, stack))
-        how = f"not finished after {seconds:g} s, and ended" + "".join("\n" + line for line in stack)
+        stack = [line for line in stack if "chapters/observe.py" not in line and "tests/conftest.py" not in line]
+        how = f"not finished after {seconds:g} s" + "".join("\n" + line for line in stack)
     os.close(stacks)
     if strays:
         how = "a forked child came back into the test: a child must end itself with os._exit()\n" + strays[0]
@@ -211,15 +212,15 @@ def _run_here(item: pytest.Item, stacks: int, seconds: float) -> None:
     # must lie on the cage's own state root.
     item.session._setupstate = SetupState()
     item.config._tmp_path_factory._basetemp = None  # type: ignore[attr-defined]
-    if seconds > 0.5:
-        faulthandler.dump_traceback_later(seconds - 0.3, file=stacks)
+    observe.alarm = (stacks, time.monotonic() + max(seconds - 0.3, seconds / 2))
+    observe.watch_the_clock()
     before = observe.snapshot()
     reports = runtestprotocol(item, nextitem=None, log=False)
     if all(report.outcome != "failed" for report in reports) and not item.get_closest_marker("leaves"):
         left = observe.differences(before)
         if left:
             reports.append(_report(item, "failed", "the test left something behind:\n" + "\n".join(left), "teardown"))
-    faulthandler.cancel_dump_traceback_later()
+    observe.ignore_the_clock()
     for report in reports:
         cage.send({"report": item.config.hook.pytest_report_to_serializable(config=item.config, report=report)})
 
@@ -319,8 +320,14 @@ def spawn() -> Iterator[Callable[..., observe.Child]]:
         return children[-1]
 
     yield start
+    strays = []
     for child in children:
-        child.end()
+        try:
+            child.end()
+        except observe.ChildFailed as error:
+            strays.append(error)
+    if strays:
+        raise strays[0]
 
 
 @pytest.fixture
