@@ -199,3 +199,21 @@ def load_ipython_extension(shell: Any) -> None:
     shell.register_magic_function(cages.cell, "cell", "cage")
     shell.register_magic_function(cages.line, "line", "cage")
     atexit.register(cages.close)
+
+
+def execute(book: Any, seconds: int = 120) -> None:
+    """Run a whole notebook from top to bottom, in place: its outputs are then in it.
+
+    book: a notebook as nbformat reads it. seconds: what one cell may take. Its kernel is reached by unix sockets, so
+    that no network is needed. Raises nbclient's CellExecutionError at the first cell that fails.
+    """
+    import tempfile
+
+    from nbclient import NotebookClient
+
+    with tempfile.TemporaryDirectory(prefix="minirt-kernel-") as directory:
+        where = {"metadata": {"path": os.fspath(ROOT / "notebooks")}}
+        client = NotebookClient(book, timeout=seconds, kernel_name="python3", resources=where)
+        manager = client.create_kernel_manager()
+        manager.transport, manager.ip = "ipc", f"{directory}/socket"
+        client.execute()

@@ -31,10 +31,13 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
-from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from chapters.notebook import execute  # noqa: E402 (found through the line above)
+
 CHAPTERS = ROOT / "chapters"
 NOTEBOOKS = ROOT / "notebooks"
 SCRIPTS = ROOT / ".cache" / "site"
@@ -92,7 +95,6 @@ def module_file(module: str) -> Path | None:
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Make the navigation."""
-    sys.path.insert(0, str(ROOT))
     chapters: list[Any] = []
     for chapter in open_chapters():
         title = f"{chapter['number']:02d} {chapter['title']}"
@@ -103,7 +105,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     beside = [name for name in BESIDE if (CHAPTERS / name).exists() or (name == "differences.md" and differences())]
     beside += sorted(p.name for p in CHAPTERS.glob("*.md") if p.name not in (*BESIDE, "README.md"))
     reference = [{group: [{m: reference_page(m)} for m in modules]} for group, modules in reference_modules().items()]
-    config.nav = [{"The book": "README.md"}, *chapters, *({"Around the book": [n]} for n in beside[:0])]
+    config.nav = [{"The book": "README.md"}, *chapters]
     if beside:
         config.nav.append({"Around the book": list(beside)})
     if reference:
@@ -143,7 +145,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         if file.src_uri.endswith(".md"):
             sources |= linked_sources(file.content_string, file.src_uri)
     for source in sorted(sources):
-        add(f"source/{source}.md", source_page(source))
+        add(source_uri(source), source_page(source))
     return files
 
 
@@ -196,14 +198,6 @@ def add_notebook(path: Path, chapter: dict[str, Any], add: Any) -> None:
     add(f"notebooks/{path.name}", path.read_bytes())
     for name, data in pictures.items():
         add(f"notebooks/{name}", data)
-
-
-def execute(book: Any) -> None:
-    """Run a notebook from top to bottom, in place; its kernel is reached by unix sockets, not by network."""
-    from jupyter_client.manager import AsyncKernelManager
-
-    manager = AsyncKernelManager(kernel_name="python3", transport="ipc")
-    NotebookClient(book, km=manager, timeout=120, resources={"metadata": {"path": str(NOTEBOOKS)}}).execute()
 
 
 def notebook_to_markdown(book: Any, pictures: dict[str, bytes], stem: str) -> str:
@@ -273,13 +267,18 @@ def site_path(path: str) -> str:
         return site_path(f"{path}/README.md") if (ROOT / path / "README.md").exists() else path
     if path.startswith("notebooks/") and path.endswith(".ipynb"):
         slug = Path(path).stem
-        return f"notebooks/{slug}.md" if any(c["slug"] == slug for c in open_chapters()) else f"source/{path}.md"
+        return f"notebooks/{slug}.md" if any(c["slug"] == slug for c in open_chapters()) else source_uri(path)
     module = path.removesuffix(".py").replace("/", ".")
     if path.endswith(".py") and any(module in modules for modules in reference_modules().values()):
         return reference_page(module)
     if path.startswith("chapters/") and not path.endswith((".py", ".toml")):
         return path.removeprefix("chapters/")
-    return f"source/{path}.md"
+    return source_uri(path)
+
+
+def source_uri(path: str) -> str:
+    """Where the page lies that shows a file (MkDocs leaves out names that begin with a dot)."""
+    return "source/" + re.sub(r"(^|/)\.", r"\1dot-", path) + ".md"
 
 
 def linked_sources(text: str, page: str) -> set[str]:
