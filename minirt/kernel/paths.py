@@ -58,29 +58,35 @@ def open_beneath(root: int, path: str | bytes, flags: int = os.O_RDONLY) -> int:
     return syscalls.call("openat2", root, path, ctypes.byref(how), ctypes.sizeof(how))
 
 
-def make_directories(root: int, path: str, mode: int = 0o755) -> int:
+def make_directories(root: int, path: str, mode: int = 0o755, links: int = 40) -> int:
     """Make the directory `path` below `root`, with all that is missing on the way; return a descriptor of it (O_PATH).
 
-    What exists is left as it is; a symlink on the way is followed within the root. Raises OSError (ENOTDIR when
-    something on the way is a file). Sources: openat2(2), mkdir(2).
+    What exists is left as it is; a symlink on the way is followed within the root, and where it dangles the directory
+    that it names is made (after `links` of those, ELOOP). Raises OSError (ENOTDIR when something on the way is a file).
+    Sources: openat2(2), mkdir(2).
     """
     here = open_in_root(root, "/", os.O_PATH | os.O_DIRECTORY)
     walked = ""
-    for name in path.split("/"):
-        if name in ("", "."):
-            continue
-        walked += "/" + name
+    names = [name for name in path.split("/") if name not in ("", ".")]
+    for position, name in enumerate(names):
         try:
-            after = open_in_root(root, walked, os.O_PATH | os.O_DIRECTORY)
-        except FileNotFoundError:
             try:
-                os.mkdir(name, mode, dir_fd=here)
-            except FileExistsError:
-                pass  # somebody else made it first, or a symlink dangles: the next open tells which
-            after = open_in_root(root, walked, os.O_PATH | os.O_DIRECTORY)
+                after = open_in_root(root, f"{walked}/{name}", os.O_PATH | os.O_DIRECTORY)
+            except FileNotFoundError:
+                if links and os.path.islink(f"/proc/self/fd/{here}/{name}"):
+                    target = os.readlink(name, dir_fd=here)
+                    rest = "/".join(names[position + 1:])
+                    return make_directories(root, f"{'' if target[0] == '/' else walked}/{target}/{rest}", mode,
+                                            links - 1)
+                try:
+                    os.mkdir(name, mode, dir_fd=here)
+                except FileExistsError:
+                    pass  # somebody else made it first
+                after = open_in_root(root, f"{walked}/{name}", os.O_PATH | os.O_DIRECTORY)
         finally:
             os.close(here)
         here = after
+        walked += "/" + name
     return here
 
 
