@@ -1,0 +1,153 @@
+"""`minirt run` and `minirt create`: their options, and nothing else. What they do is in `minirt.containers`.
+
+The checks of values import the room that knows them only when the option is used: a start pays for what it asks for.
+"""
+
+from __future__ import annotations
+
+import os
+
+from minirt.cli import explain
+from minirt.cli.options import Command, Option, Options
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+WARNING = (
+    "minirt: not isolated yet (no capabilities, seccomp, user namespace, device list): "
+    "do not run images that you do not trust\n"
+)
+
+
+def _check(module: str, function: str, *before: Any) -> Callable[[Any], Any]:
+    """A check that is imported when it is first needed."""
+
+    def check(value: Any) -> Any:
+        return getattr(__import__(module, fromlist=(function,)), function)(*before, value)
+
+    return check
+
+
+VALUES, MOUNTS = "minirt.containers.values", "minirt.containers.mounts"
+
+
+def pull_policy(text: str) -> str:
+    """`--pull`: there is no registry to pull from yet."""
+    if text in ("always", "missing"):
+        raise ValueError("pulling arrives with chapter 14, the registry; images come with `minirt load`")
+    if text != "never":
+        raise ValueError(f"invalid pull option: '{text}': must be one of \"always\", \"missing\" or \"never\"")
+    return text
+
+
+OPTIONS = (
+    Option("cidfile", "string", "Write the container ID to the file", chapter=17),
+    Option("device", "list", "Add a host device to the container", chapter=4, check=_check(VALUES, "device")),
+    Option("domainname", "string", "Container NIS domain name", chapter=2),
+    Option("entrypoint", "string", "Overwrite the default ENTRYPOINT of the image", chapter=13),
+    Option("env", "list", "Set environment variables", short="e", chapter=12, check=_check(VALUES, "variable")),
+    Option("env-file", "list", "Read in a file of environment variables", chapter=12),
+    Option("group-add", "list", "Add additional groups to join", chapter=12),
+    Option("hostname", "string", "Container host name", short="h", chapter=2),
+    Option("init", help="Run an init inside the container that forwards signals and reaps processes", chapter=3),
+    Option("interactive", help="Keep STDIN open even if not attached", short="i", chapter=17),
+    Option("ipc", "string", "IPC mode to use: private, shareable, none, host, container:NAME", chapter=5,
+           check=_check(VALUES, "mode", "IPC", ("private", "shareable", "none", "host"))),
+    Option("label", "list", "Set meta data on a container", short="l", chapter=17),
+    Option("label-file", "list", "Read in a line delimited file of labels", chapter=17),
+    Option("mount", "list", "Attach a filesystem mount to the container", chapter=4, check=_check(MOUNTS, "mount")),
+    Option("name", "string", "Assign a name to the container", chapter=17),
+    Option("net", "string", alias="network"),
+    Option("network", "string", "Connect a container to a network: none, host, container:NAME", chapter=6,
+           default="none", check=_check(VALUES, "network")),
+    Option("oom-score-adj", "int", "Tune host's OOM preferences (-1000 to 1000)", chapter=12, default=0,
+           check=_check(VALUES, "score")),
+    Option("pid", "string", "PID namespace to use: host, container:NAME", chapter=3,
+           check=_check(VALUES, "mode", "PID", ("host",))),
+    Option("pull", "string", "Pull image before running: never", chapter=14, default="never", check=pull_policy),
+    Option("quiet", help="Suppress the pull output", short="q", chapter=14),
+    Option("read-only", help="Mount the container's root filesystem as read only", chapter=4),
+    Option("rm", help="Automatically remove the container when it exits", chapter=17),
+    Option("shm-size", "bytes", "Size of /dev/shm", chapter=5, default=0),
+    Option("stop-signal", "string", "Signal to stop the container", chapter=17, check=_check(VALUES, "signal")),
+    Option("stop-timeout", "int", "Timeout (in seconds) to stop a container", chapter=17),
+    Option("tmpfs", "list", "Mount a tmpfs directory", chapter=4, check=_check(MOUNTS, "tmpfs")),
+    Option("tty", help="Allocate a pseudo-TTY", short="t", chapter=12),
+    Option("ulimit", "list", "Ulimit options", chapter=12, check=_check(VALUES, "limit")),
+    Option("user", "string", "Username or UID (format: <name|uid>[:<group|gid>])", short="u", chapter=12),
+    Option("uts", "string", "UTS namespace to use: host", chapter=2, check=_check(VALUES, "mode", "UTS", ("host",))),
+    Option("volume", "list", "Bind mount a volume", short="v", chapter=4, check=_check(MOUNTS, "volume")),
+    Option("workdir", "string", "Working directory inside the container", short="w", chapter=12),
+)  # fmt: skip
+
+ONLY_RUN = (
+    Option("detach", help="Run container in background and print container ID", short="d", chapter=17),
+    Option("sig-proxy", help="Proxy received signals to the process", chapter=17, default=True),
+)
+
+
+def warn() -> None:
+    """Says once what the container is not: until the walls of later chapters stand."""
+    os.write(2, WARNING.encode())
+
+
+def asked(options: Options) -> dict[str, Any]:
+    """The options as `minirt.containers` takes them: an entrypoint that was not given is None, not empty."""
+    result = dict(options)
+    if "entrypoint" not in options.given:
+        result["entrypoint"] = None
+    return result
+
+
+def run(options: Options) -> int:
+    """`minirt run`."""
+    from minirt.containers import client
+
+    warn()
+    return client.run(asked(options), options.arguments, explain.tell)
+
+
+def create(options: Options) -> int:
+    """`minirt create`."""
+    from minirt.containers import client
+    from minirt.containers import create as creation
+
+    wanted = {**asked(options), "detach": False}
+    if wanted["cidfile"]:
+        client.check_cidfile(wanted["cidfile"])
+    made = creation.make(wanted, options.arguments)
+    made.container.save()
+    made.lock.release()
+    if wanted["cidfile"]:
+        with open(wanted["cidfile"], "w") as file:
+            file.write(made.container.id)
+    os.write(1, made.container.id.encode() + b"\n")
+    return 0
+
+
+COMMANDS = {
+    "run": Command(
+        "run",
+        "[OPTIONS] IMAGE [COMMAND] [ARG...]",
+        "Create and run a new container from an image",
+        (*OPTIONS, *ONLY_RUN),
+        action=run,
+        minimum=1,
+        interspersed=False,
+        aliases=("container run", "run"),
+        ours=True,
+    ),
+    "create": Command(
+        "create",
+        "[OPTIONS] IMAGE [COMMAND] [ARG...]",
+        "Create a new container",
+        OPTIONS,
+        action=create,
+        minimum=1,
+        interspersed=False,
+        aliases=("container create", "create"),
+        ours=True,
+    ),
+}

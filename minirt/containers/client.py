@@ -1,0 +1,264 @@
+"""Chapter 17: the attached client: the command itself, after it has forked the monitor or has connected to one.
+
+It has handed over its descriptors and sleeps until the exit code comes. Meanwhile it does three things that only the
+process in the user's terminal can do: it forwards the signals it gets, keeps the terminal raw and gives it back, and
+tells when the window changes its size. It may be killed: the container stays.
+
+Manual pages: signal(7), sigaction(2), unix(7).
+"""
+
+from __future__ import annotations
+
+import _signal
+import os
+
+from minirt import state
+from minirt.containers.peer import Ear, say
+from minirt.errors import ConflictError, MinirtError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Any
+
+    from minirt.containers.record import Container
+
+INT, QUIT, KILL, TERM, WINCH, HUP = 2, 3, 9, 15, 28, 1
+# Not forwarded, as in Docker: what tells of our own children, pipes and mistakes, or is about our own terminal.
+OURS = (4, 5, 7, 8, 9, 11, 13, 17, 19, 21, 22, 23, 28, 32, 33)
+FORWARDED = tuple(number for number in range(1, 65) if number not in OURS)
+PATIENCE = 3  # so many interrupts that the container ignores make the client leave
+
+
+class Client:
+    """One attachment. `tell` prints the narration so far, where there is one."""
+
+    def __init__(self, hear: int, speak: int, *, terminal: int, forward: bool, tell: Callable[[], None]) -> None:
+        self.ear = Ear(hear)
+        self.speak = speak
+        self.terminal = terminal  # the descriptor of the user's terminal, to be made raw; -1 without
+        self.forward = forward and terminal < 0
+        self.tell = tell
+        self.settings: Any = None
+        self.interrupts = 0
+        self.id = ""
+        self.cidfile = ""
+
+    def attend(self, until: str) -> int:
+        """Stays until the message `until` (started, exit) has come. Returns the container's exit code, or 0.
+
+        Raises MinirtError with what the monitor says went wrong.
+        """
+        self.handle_signals()
+        try:
+            if self.terminal >= 0:
+                self.go_raw()
+            return self.listen(until)
+        finally:
+            self.give_back()
+
+    def listen(self, until: str) -> int:
+        """Hears and answers messages until the one named `until`."""
+        while True:
+            messages = self.ear.hear()
+            if messages is None:
+                raise MinirtError("the monitor of the container was lost; `minirt ps -a` shows what is left")
+            for message in messages:
+                if "made" in message:
+                    self.write_cidfile(message["made"])
+                elif "walls" in message:
+                    self.tell()
+                    say(self.speak, {"go": 1})
+                elif "error" in message:
+                    self.give_back()
+                    error = MinirtError(message["error"])
+                    error.exit_code = message["code"]
+                    raise error
+                elif "left" in message:
+                    self.give_back()
+                    os.write(2, b"read escape sequence\n")
+                    return 0
+                elif "started" in message:
+                    self.id = message["started"]
+                    if until == "started":
+                        return 0
+                elif "exit" in message:
+                    return int(message["exit"])
+
+    def write_cidfile(self, id: str) -> None:
+        """Writes the id of the container where `--cidfile` wants it."""
+        if self.cidfile:
+            state.write_atomic(self.cidfile, id.encode(), sync=False)
+
+    # -- signals -----------------------------------------------------------------------------------------------------
+
+    def handle_signals(self) -> None:
+        """Forwards what is to be forwarded; else sees that the terminal is given back before a signal ends this
+        process.
+        """
+        if self.forward:
+            for number in FORWARDED:
+                _signal.signal(number, self.on_signal)
+        elif self.terminal >= 0:
+            for number in (HUP, INT, QUIT, TERM):
+                _signal.signal(number, self.on_death)
+            _signal.signal(WINCH, self.on_resize)
+        else:
+            _signal.signal(INT, _signal.SIG_DFL)
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
+
+    def on_signal(self, number: int, frame: Any) -> None:
+        """A signal for the container."""
+        say(self.speak, {"signal": number})
+        if number in (INT, TERM):
+            self.interrupts += 1
+            if self.interrupts >= PATIENCE:
+                os.write(2, b"\ngot 3 SIGTERM/SIGINTs, forcefully exiting\n")
+                os._exit(1)
+
+    def on_death(self, number: int, frame: Any) -> None:
+        """A signal that ends this process: first the terminal, then as if it had never been caught."""
+        self.give_back()
+        _signal.signal(number, _signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+    # -- the terminal ------------------------------------------------------------------------------------------------
+
+    def go_raw(self) -> None:
+        """Makes the terminal raw and tells the monitor how it was."""
+        from minirt.containers import console
+
+        self.settings, told = console.make_raw(self.terminal)
+        say(self.speak, {"raw": told})
+        self.on_resize(WINCH, None)
+
+    def give_back(self) -> None:
+        """Gives the terminal back, once."""
+        if self.settings is not None:
+            from minirt.containers import console
+
+            settings, self.settings = self.settings, None
+            console.restore(self.terminal, settings)
+
+    def on_resize(self, number: int, frame: Any) -> None:
+        """The window has another size now."""
+        from minirt.process import terminal
+
+        try:
+            say(self.speak, {"size": list(terminal.size(self.terminal))})
+        except OSError:
+            pass
+
+
+def nothing() -> None:
+    """Tells nothing."""
+
+
+def run(asked: Mapping[str, Any], arguments: Sequence[str], tell: Callable[[], None] = nothing) -> int:
+    """Makes and starts a container, as `minirt run` does: attached until its end, or until it runs (`--detach`).
+
+    `asked`: option values by long name. `arguments`: image and command line. `tell`: prints the narration so far.
+    Returns the exit code of the container's process, 0 when detached. Raises MinirtError.
+    """
+    from minirt.containers import monitor
+
+    detached, tty = asked["detach"], asked["tty"]
+    streams = (False, False, False) if detached else (asked["interactive"], True, True)
+    if tty and streams[0] and not os.isatty(0):
+        raise MinirtError("cannot attach stdin to a TTY-enabled container because stdin is not a terminal")
+    if asked["cidfile"]:
+        check_cidfile(asked["cidfile"])
+
+    def make() -> Any:
+        from minirt.containers import create
+
+        return create.make(asked, arguments)
+
+    hear, speak = monitor.fork(make, streams, detached)
+    terminal = 0 if tty and streams[0] else -1
+    client = Client(hear, speak, terminal=terminal, forward=asked["sig-proxy"] and not tty, tell=tell)
+    client.cidfile = asked["cidfile"]
+    code = client.attend("started" if detached else "exit")
+    if detached:
+        os.write(1, client.id.encode() + b"\n")
+    return code
+
+
+def check_cidfile(path: str) -> None:
+    """Raises ConflictError when the file of `--cidfile` exists, in Docker's words."""
+    if os.path.lexists(path):
+        raise ConflictError(
+            f"container ID file found, make sure the other container isn't running or delete {path}"
+        )
+
+
+def start(container: Container, *, attach: bool, interactive: bool, forward: bool, tell: Callable[[], None]) -> int:
+    """Starts a container that exists and is not running. Returns its exit code when attached, else 0. Raises
+    MinirtError.
+    """
+    from minirt.containers import create, monitor, repair
+
+    lock = repair.hold(container)
+    tty = container.config["Config"]["Tty"]
+    stdin = interactive and container.config["Config"]["OpenStdin"]
+    if tty and stdin and not os.isatty(0):
+        lock.release()
+        raise MinirtError("cannot attach stdin to a TTY-enabled container because stdin is not a terminal")
+    streams = (stdin, attach, attach)
+    hear, speak = monitor.fork(lambda: create.Creation(container, lock), streams, detached=not (attach or stdin))
+    lock.release()  # the monitor has it now: a lock is shared by fork, and free when the last one closed it
+    client = Client(hear, speak, terminal=0 if tty and stdin else -1, forward=forward and not tty, tell=tell)
+    return client.attend("exit" if attach or stdin else "started")
+
+
+def attach(container: Container, *, stdin: bool, forward: bool) -> int:
+    """Attaches this process's streams to a running container. Returns its exit code. Raises MinirtError."""
+    tty = container.config["Config"]["Tty"]
+    stdin = stdin and container.config["Config"]["OpenStdin"]
+    if tty and stdin and not os.isatty(0):
+        raise MinirtError("cannot attach stdin to a TTY-enabled container because stdin is not a terminal")
+    channel = connect(container, {"attach": [stdin, True, True]}, (0, 1, 2))
+    if channel < 0:
+        raise ConflictError("You cannot attach to a stopped container, start it first")
+    client = Client(channel, channel, terminal=0 if tty and stdin else -1, forward=forward and not tty, tell=nothing)
+    return client.attend("exit")
+
+
+def wait(container: Container) -> int:
+    """Waits for the end of a container's run and returns its exit code; at once when it is not running."""
+    from minirt.containers import record
+
+    channel = connect(container, {"wait": 1}, ())
+    if channel >= 0:
+        client = Client(channel, channel, terminal=-1, forward=False, tell=nothing)
+        try:
+            return client.listen("exit")
+        except MinirtError:
+            pass  # its monitor was killed
+        finally:
+            os.close(channel)
+    return record.derive(container).code
+
+
+def connect(container: Container, message: dict[str, Any], descriptors: tuple[int, ...]) -> int:
+    """Connects to the monitor of a container, says one thing and hands over descriptors.
+
+    Returns the descriptor of the connection, -1 when there is no monitor. Raises OSError for other reasons.
+    """
+    import _socket
+
+    call = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
+    try:
+        directory = os.open(container.run_directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return -1
+    try:
+        call.connect(f"/proc/self/fd/{directory}/socket")
+    except (FileNotFoundError, ConnectionRefusedError):
+        return -1
+    finally:
+        os.close(directory)
+    packed = b"".join(descriptor.to_bytes(4, "little") for descriptor in descriptors)
+    ancillary = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, packed)] if packed else []
+    call.sendmsg([state.dumps(message).encode() + b"\n"], ancillary)
+    return call.detach()

@@ -1,0 +1,558 @@
+"""Chapter 17: the monitor: one small process for each container, its parent, for its whole life.
+
+It is forked from the command (`run`, `start`) before anything heavy is imported, and leads a session of its own, so
+it stays when the command or its terminal goes. It makes the container, holds its lock, owns its pipes or its
+terminal, writes the log, hands output to whoever is attached, waits, records how it ended, and cleans up. There is
+no daemon: as many containers, so many monitors.
+
+    command ---fork--- monitor ---clone--- process 1 of the container
+       |   messages       |    pipes, pidfd
+
+What must be true at which moment:
+
+- the lock is held before the container's directory exists, and is given back only by the end of this process;
+- `config.json` is on the disk before "started" is told, the outcome before the exit code is told;
+- after the end only what is in the pipes already is read: a descriptor that escaped would keep them open for ever;
+- a client that is gone takes nothing along, and none of its descriptors is kept.
+
+Manual pages: setsid(2), pidfd_open(2), poll(2), waitid(2).
+"""
+
+from __future__ import annotations
+
+import _signal
+import os
+
+from minirt import state, trace
+from minirt.containers.peer import Peer
+from minirt.errors import MinirtError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from minirt.containers.create import Creation
+
+CHAPTER = 17
+IN, OUT = 1, 4  # POLLIN, POLLOUT of <poll.h>
+
+
+def fork(make: Callable[[], Creation], streams: tuple[bool, bool, bool], detached: bool) -> tuple[int, int]:
+    """Forks the monitor of a container; returns (where its messages come, where to write to it).
+
+    `make`: called in the monitor, makes or loads the container and takes its lock. `streams`: whether this process's
+    standard input, output and error are attached. `detached`: nobody stays to wait for the end.
+
+    All signals are blocked when this returns: one that comes now waits until the command knows whom to forward it to.
+    """
+    hear, speak = os.pipe()
+    heard, spoken = os.pipe()
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, range(1, 65))
+    if os.fork() == 0:
+        code = 1
+        try:
+            os.close(hear)
+            os.close(spoken)
+            be_born()
+            code = Monitor(Peer(heard, speak), detached).live(make, streams)
+        except BaseException as error:
+            from minirt.errors import place_of
+
+            sentence = f"a mistake in minirt itself ({type(error).__name__}: {error}; {place_of(error)})"
+            os.write(speak, state.dumps({"error": sentence, "code": 125}).encode() + b"\n")
+        finally:
+            os._exit(code)
+    os.close(heard)
+    os.close(speak)
+    return hear, spoken
+
+
+def be_born() -> None:
+    """Cuts the ties to the command: a session of its own, no working directory, signals as a new program finds
+    them.
+    """
+    os.setsid()
+    os.chdir("/")
+    for number in range(1, 32):
+        # `nohup`, a shell's `&` and Python itself ignore some; the container would inherit that through exec.
+        if number not in (9, 13, 19, 25) and _signal.getsignal(number) is not _signal.SIG_DFL:
+            _signal.signal(number, _signal.SIG_DFL)
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
+
+
+class Monitor:
+    """The life of one container."""
+
+    def __init__(self, peer: Peer, detached: bool) -> None:
+        self.peers = [peer]
+        self.detached = detached
+        self.watched: dict[int, tuple[int, Callable[[int], None]]] = {}
+        self.ended = False
+        self.input = -1  # where the container's standard input is written to
+        self.waiting = b""  # what does not fit in there yet
+        self.input_ended = False  # to be closed when that is written
+
+    def live(self, make: Callable[[], Creation], streams: tuple[bool, bool, bool]) -> int:
+        """From the making of the container to its end. Returns the exit code of the monitor itself."""
+        try:
+            creation = make()
+        except MinirtError as error:
+            self.peers[0].say({"error": str(error), "code": error.exit_code})
+            return 1
+        self.container, self.lock = creation.container, creation.lock
+        self.config, self.host = self.container.config["Config"], self.container.config["HostConfig"]
+        self.removes = bool(self.host["AutoRemove"])
+        if self.host["ContainerIDFile"]:
+            self.peers[0].say({"made": self.container.id})
+        try:
+            self.begin(streams)
+        except (MinirtError, OSError) as error:
+            self.fail(error)
+            return 1
+        self.serve()
+        self.end()
+        return 0
+
+    # -- the beginning ---------------------------------------------------------------------------------------------
+
+    def begin(self, streams: tuple[bool, bool, bool]) -> None:
+        """Starts the container. Raises MinirtError or OSError when it cannot be started."""
+        from minirt.cgroups import tree
+        from minirt.containers import specify
+        from minirt.process import launch
+
+        first = self.peers[0]
+        self.group = tree.group(f"{tree.PARENT}/{self.container.id}")
+        self.group.create()
+        specify.write_files(self.container)
+        spec = specify.specification(self.container)
+        stdio, sources = self.make_pipes()
+        self.handle = launch.prepare(spec, stdio, self.group)
+        for descriptor in set(stdio):
+            os.close(descriptor)
+        # The child builds its walls now: what follows costs nothing.
+        from minirt.containers import log
+        from minirt.containers import streams as ends
+
+        self.ends = ends
+        self.log = log.Writer(self.container.log_path)
+        self.record_start()
+        self.listen()
+        self.attach(first, streams)
+        self.leave_shell()
+        self.handle.ready()
+        if self.handle.master >= 0:
+            self.input = self.handle.master if self.config["OpenStdin"] or streams[0] else -1
+            sources = [(self.handle.master, "stdout", 1)]
+            self.take_size(first)
+        self.sources = [ends.Source(*source) for source in sources]
+        if trace.enabled():
+            self.let_narrate(first)
+        self.handle.start()
+        first.say({"started": self.container.id})
+        if self.detached:
+            self.drop(first)
+
+    def make_pipes(self) -> tuple[tuple[int, int, int], list[tuple[int, str, int]]]:
+        """The container's three descriptors, and our ends of its output. A container with a terminal needs none."""
+        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        if self.config["Tty"]:
+            return (null, null, null), []
+        theirs = null
+        if self.config["OpenStdin"]:
+            theirs, self.input = os.pipe()
+            os.set_blocking(self.input, False)
+            os.close(null)
+        out, out_theirs = os.pipe()
+        err, err_theirs = os.pipe()
+        return (theirs, out_theirs, err_theirs), [(out, "stdout", 1), (err, "stderr", 2)]
+
+    @trace.narrated(CHAPTER, "write down what runs: configuration, process, cgroup", "config.json, running.json")
+    def record_start(self) -> None:
+        """Writes the configuration, synced unless it goes with the container, and what of this run ends with a
+        reboot.
+        """
+        started = state.now()
+        self.container.config["Started"] = started
+        self.container.save(sync=not self.removes)
+        running = {
+            "started": started,
+            "monitor": state.identity(),
+            "pid": state.identity(self.handle.pid),
+            "cgroup": self.group.path,
+        }
+        state.write_json(f"{self.container.run_directory}/running.json", running, sync=False)
+
+    def listen(self) -> None:
+        """Opens the socket for those who come later. By descriptor: the path may be longer than a socket's may be."""
+        import _socket
+
+        directory = os.open(self.container.run_directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self.listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
+        try:
+            os.unlink("socket", dir_fd=directory)
+        except FileNotFoundError:
+            pass
+        self.listener.bind(f"/proc/self/fd/{directory}/socket")
+        self.listener.listen(16)
+        os.close(directory)
+
+    def attach(self, peer: Peer, streams: tuple[bool, bool, bool], descriptors: tuple[int, ...] = (0, 1, 2)) -> None:
+        """Takes a client's descriptors: its output becomes outlets, its input an inlet."""
+        for number in (1, 2):
+            if streams[number]:
+                outlet = self.ends.Outlet.of(descriptors[number])
+                if outlet is not None:
+                    peer.outlets[number] = outlet
+        if streams[0]:
+            peer.inlet = self.ends.Inlet.of(descriptors[0], detaches=bool(self.config["Tty"]))
+            if peer.inlet is None:
+                self.end_input(peer)
+
+    def leave_shell(self) -> None:
+        """Lets go of everything that came from the command's caller: its three streams, and what else a shell left
+        open.
+        """
+        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        for number in (0, 1, 2):
+            os.dup2(null, number)
+        os.close(null)
+        import fcntl
+
+        # What Python opens is close-on-exec; what is not, and is here nevertheless, came through the exec of Python.
+        for name in os.listdir("/proc/self/fd"):
+            try:
+                if int(name) > 2 and not fcntl.fcntl(int(name), fcntl.F_GETFD) & fcntl.FD_CLOEXEC:
+                    os.close(int(name))
+            except OSError:
+                pass  # the directory's own descriptor
+
+    def take_size(self, peer: Peer) -> None:
+        """Gives the container's terminal the size of the client's."""
+        from minirt.process import terminal
+
+        outlet = peer.outlets.get(1)
+        if outlet is not None:
+            try:
+                terminal.resize(self.handle.master, *terminal.size(outlet.descriptor))
+            except OSError:
+                pass  # the client's output is no terminal
+
+    def let_narrate(self, peer: Peer) -> None:
+        """Waits until the client has printed the steps so far, so that they stand before the container's own
+        output.
+        """
+        peer.say({"walls": 1})
+        while True:
+            messages = peer.ear.hear()
+            if messages is None or any("go" in message for message in messages):
+                return
+            for message in messages:
+                self.obey(peer, message)
+
+    def fail(self, error: MinirtError | OSError) -> None:
+        """The container could not be started: takes back what was begun, tells the client why."""
+        if isinstance(error, MinirtError):
+            code, sentence = error.exit_code, str(error)
+        else:
+            about = f": {error.filename}" if error.filename else ""
+            code, sentence = 125, f"{error.strerror or error}{about}"
+        code = 125 if code == 1 else code
+        from minirt.containers import remove
+
+        if hasattr(self, "handle"):
+            self.handle.kill()
+            self.handle.wait()
+        try:
+            if self.removes:
+                remove.erase(self.container, self.lock)
+            else:
+                self.write_outcome("exited" if self.was_run() else "created", code, sentence)
+                remove.remove_group(self.container.id)
+        except OSError:
+            pass  # a full disk is the likely reason for both; the next command repairs
+        finally:
+            self.peers[0].say({"error": sentence, "code": code})
+
+    def was_run(self) -> bool:
+        """Whether an earlier run of this container has ended."""
+        outcome = self.container.outcome()
+        return outcome is not None and outcome.get("status") == "exited"
+
+    # -- the middle ------------------------------------------------------------------------------------------------
+
+    def serve(self) -> None:
+        """Moves bytes and messages until the container's first process has ended."""
+        import select
+
+        poller = select.poll()
+        armed: dict[int, int] = {}
+        while not self.ended:
+            self.choose()
+            for descriptor in [each for each in armed if each not in self.watched]:
+                poller.unregister(descriptor)
+                del armed[descriptor]
+            for descriptor, (mask, _) in self.watched.items():
+                if armed.get(descriptor) != mask:
+                    poller.register(descriptor, mask)
+                    armed[descriptor] = mask
+            for descriptor, happened in poller.poll():
+                watched = self.watched.get(descriptor)
+                if watched is not None:
+                    watched[1](happened)
+
+    def choose(self) -> None:
+        """Which descriptors matter now, and what to do when something happens there."""
+        watched: dict[int, tuple[int, Callable[[int], None]]] = {self.handle.pidfd: (IN, self.on_end)}
+        watched[self.listener.fileno()] = (IN, self.on_caller)
+        full = {number for peer in self.peers for number, outlet in peer.outlets.items() if outlet.full}
+        for source in self.sources:
+            if source.number not in full:
+                watched[source.descriptor] = (IN, lambda _, source=source: self.on_output(source))  # type: ignore[misc]
+        for peer in self.peers:
+            watched[peer.ear.descriptor] = (IN, lambda _, peer=peer: self.on_message(peer))  # type: ignore[misc]
+            for number, outlet in peer.outlets.items():
+                if outlet.pending:
+                    watched[outlet.descriptor] = (
+                        OUT,
+                        lambda _, peer=peer, number=number: self.on_room(peer, number),  # type: ignore[misc]
+                    )
+            if peer.inlet is not None and not self.waiting:
+                watched[peer.inlet.descriptor] = (IN, lambda _, peer=peer: self.on_input(peer))  # type: ignore[misc]
+        if self.waiting:
+            # With a terminal this is also where output comes from: then both are wanted.
+            mask, _ = watched.get(self.input, (0, None))
+            watched[self.input] = (mask | OUT, self.on_input_room)
+        self.watched = watched
+
+    def on_end(self, happened: int) -> None:
+        """The pidfd is readable: the first process is dead."""
+        self.ended = True
+
+    def on_output(self, source: Any) -> None:
+        """The container printed something: into the log, and to everybody who watches."""
+        if source not in self.sources:
+            return  # closed by an event of the same moment
+        data = source.read()
+        if data is None:
+            source.close()
+            self.sources.remove(source)
+            if source.name == "stdout" and self.config["Tty"]:
+                self.input = -1
+        elif data:
+            self.deliver(source, data)
+
+    def deliver(self, source: Any, data: bytes) -> None:
+        """Hands on what the container printed; an outlet that nobody reads any more is dropped, and only that."""
+        for peer in self.peers:
+            outlet = peer.outlets.get(source.number)
+            if outlet is not None and not outlet.write(data):
+                del peer.outlets[source.number]
+        self.log.write(source.name, data)
+
+    def on_room(self, peer: Peer, number: int) -> None:
+        """An outlet takes bytes again."""
+        outlet = peer.outlets.get(number)
+        if outlet is not None and not outlet.flush():
+            del peer.outlets[number]
+
+    def on_input(self, peer: Peer) -> None:
+        """A client typed something."""
+        if peer.inlet is None:
+            return
+        data, then = peer.inlet.read()
+        if data and self.input >= 0:
+            self.waiting += data
+            self.on_input_room(OUT)
+        if then == "detach":
+            peer.say({"left": 1})
+            self.drop(peer)
+        elif then == "end":
+            peer.inlet.close()
+            peer.inlet = None
+            self.end_input(peer)
+
+    def on_input_room(self, happened: int) -> None:
+        """Writes what waits for the container's standard input. With a terminal, output may be what happened."""
+        if happened & IN:
+            for source in [each for each in self.sources if each.descriptor == self.input]:
+                self.on_output(source)
+        try:
+            while self.waiting and self.input >= 0:
+                self.waiting = self.waiting[os.write(self.input, self.waiting):]
+        except BlockingIOError:
+            return
+        except OSError:
+            self.close_input()
+        self.waiting = b""
+        if self.input_ended:
+            self.close_input()
+
+    def end_input(self, peer: Peer) -> None:
+        """A client's input came to its end: so does the container's, where it was made for one client."""
+        if self.config["StdinOnce"] and not self.config["Tty"]:
+            self.input_ended = True
+            if not self.waiting:
+                self.close_input()
+
+    def close_input(self) -> None:
+        """The container reads the end of its standard input."""
+        if self.input >= 0 and not self.config["Tty"]:
+            os.close(self.input)
+        self.input, self.waiting = -1, b""
+
+    def on_message(self, peer: Peer) -> None:
+        """A client said something, or is gone."""
+        if peer not in self.peers:
+            return
+        messages = peer.ear.hear()
+        if messages is None:
+            self.restore_terminal(peer)
+            self.drop(peer)
+            return
+        for message in messages:
+            self.obey(peer, message)
+
+    def obey(self, peer: Peer, message: dict[str, Any]) -> None:
+        """Does what a client's message asks for."""
+        from minirt.kernel import process
+
+        if "signal" in message:
+            try:
+                process.send_signal(self.handle.pidfd, message["signal"])
+            except OSError:
+                pass  # it is dead already, and the pidfd will say so
+        elif "size" in message and self.handle.master >= 0:
+            from minirt.process import terminal
+
+            terminal.resize(self.handle.master, *message["size"])
+        elif "raw" in message:
+            peer.terminal = message["raw"]
+        elif "leave" in message:
+            peer.say({"left": 1})
+            self.drop(peer)
+
+    def restore_terminal(self, peer: Peer) -> None:
+        """A client that died without a word left its terminal raw: gives it back what it was, unless somebody else
+        did.
+        """
+        if peer.terminal is None or peer.inlet is None:
+            return
+        from minirt.containers import console
+
+        console.restore_after_death(peer.inlet.descriptor, peer.terminal)
+
+    def drop(self, peer: Peer) -> None:
+        """Forgets a client; where the container's input was made for one client, it ends with it."""
+        had_input = peer.inlet is not None
+        peer.close()
+        self.peers.remove(peer)
+        if had_input:
+            self.end_input(peer)
+
+    def on_caller(self, happened: int) -> None:
+        """Somebody connects: he says what he wants in his first message, and hands over his descriptors with it."""
+        import _socket
+
+        try:
+            descriptor, _ = self.listener._accept()  # type: ignore[attr-defined]  # C's half of accept
+        except OSError:
+            return
+        call = _socket.socket(fileno=descriptor)
+        call.settimeout(1.0)
+        fds: list[int] = []
+        try:
+            data, ancillary, _, _ = call.recvmsg(4096, _socket.CMSG_SPACE(12), _socket.MSG_CMSG_CLOEXEC)
+            for level, kind, content in ancillary:
+                if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
+                    fds += [int.from_bytes(content[at: at + 4], "little") for at in range(0, len(content), 4)]
+        except OSError:
+            data = b""
+        peer = Peer(os.dup(descriptor), -1)
+        peer.mouth = peer.ear.descriptor
+        call.detach()
+        os.close(descriptor)
+        os.set_blocking(peer.mouth, True)
+        self.peers.append(peer)
+        for message in peer.ear.take(data):
+            if "attach" in message and len(fds) == 3:
+                self.attach(peer, tuple(message["attach"]), tuple(fds))
+                peer.say({"started": self.container.id})
+            else:
+                self.obey(peer, message)
+        for each in fds:
+            os.close(each)
+        if not data:
+            self.drop(peer)
+
+    # -- the end ---------------------------------------------------------------------------------------------------
+
+    def end(self) -> None:
+        """Reads what is left, records the end, tells it, cleans up."""
+        from minirt.containers import remove
+        from minirt.kernel import process
+
+        code = process.exit_code(self.handle.wait())
+        for source in self.sources:
+            while data := source.read():
+                self.deliver(source, data)
+                self.drain(enough=self.ends.FULL)
+        if self.host["PidMode"] == "host":
+            self.group.kill()  # without a pid namespace the others did not die with the first
+        if self.removes:
+            remove.vanish(self.container)
+        else:
+            self.write_outcome("exited", code, "")
+        self.drain(enough=0)
+        for peer in self.peers:
+            peer.say({"exit": code})
+        self.log.close()
+        self.listener.close()
+        if self.removes:
+            remove.clean(self.container)
+        else:
+            remove.remove_group(self.container.id)
+            os.unlink(f"{self.container.run_directory}/socket")
+
+    def drain(self, enough: int) -> None:
+        """Waits until no more than `enough` bytes wait for any outlet. A client that is gone is not waited for."""
+        import select
+
+        while True:
+            late = [
+                (peer, number, outlet)
+                for peer in self.peers
+                for number, outlet in peer.outlets.items()
+                if len(outlet.pending) > enough
+            ]
+            if not late:
+                return
+            poller = select.poll()
+            for peer, _, outlet in late:
+                poller.register(outlet.descriptor, OUT)
+                poller.register(peer.ear.descriptor, IN)
+            ready = dict(poller.poll())
+            for peer, number, outlet in late:
+                if outlet.descriptor in ready and number in peer.outlets:
+                    self.on_room(peer, number)
+                if peer.ear.descriptor in ready and peer in self.peers:
+                    self.on_message(peer)
+
+    @trace.narrated(CHAPTER, "write down how it ended: {status}, {code}", "outcome.json")
+    def write_outcome(self, status: str, code: int, error: str) -> None:
+        """Records how this run ended, synced, and that nothing runs any more."""
+        end = {
+            "status": status,
+            "started": self.container.config["Started"],
+            "finished": state.now(),
+            "code": code,
+            "error": error,
+        }
+        state.write_json(f"{self.container.directory}/outcome.json", end)
+        if not os.path.exists(f"{self.container.directory}/config.json"):
+            self.container.save()
+        try:
+            os.unlink(f"{self.container.run_directory}/running.json")
+        except FileNotFoundError:
+            pass

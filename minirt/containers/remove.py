@@ -1,0 +1,86 @@
+"""Chapter 17: how a container goes: at once for whoever looks, and then piece by piece.
+
+One rename, from `containers/ID` to `trash/ID`, takes the record away and makes the container's pins and its name
+void in the same instant. What takes longer comes after: the cgroup, the files it wrote, the run directory. If that
+is interrupted, `repair.sweep` finds the rest, because the run directory, which has the id, goes last.
+
+Manual pages: rename(2), flock(2).
+"""
+
+from __future__ import annotations
+
+import os
+
+from minirt import state, trace
+from minirt.cgroups import tree
+from minirt.containers import record
+from minirt.errors import MinirtError
+
+CHAPTER = 17
+
+
+@trace.narrated(CHAPTER, "forget the container: its record, its name, its pins", "rename(containers/ID, trash/ID)")
+def vanish(container: record.Container) -> None:
+    """Takes the container out of every list. The caller holds its lock, and it has no process any more."""
+    trash = f"{state.root()}/trash"
+    try:
+        os.rename(container.directory, f"{trash}/{container.id}")
+    except FileNotFoundError:
+        os.makedirs(trash, 0o700, exist_ok=True)
+        try:
+            os.rename(container.directory, f"{trash}/{container.id}")
+        except FileNotFoundError:
+            pass  # it never had one, or somebody was here before
+    if container.name:
+        record.release_name(container.name, container.id)
+
+
+def clean(container: record.Container) -> None:
+    """Removes what `vanish` left: cgroup, pin, files, run directory. Each step finds out by itself whether it was
+    done.
+    """
+    remove_group(container.id)
+    for chain in container.config.get("Layers", ())[-1:]:
+        state.unpin(f"{state.root()}/layers/{chain}", container.id)
+    empty_trash(container.id)
+    for name in ("running.json", "socket", "lock"):
+        try:
+            os.unlink(f"{container.run_directory}/{name}")
+        except FileNotFoundError:
+            pass
+    try:
+        os.rmdir(container.run_directory)
+    except OSError:
+        pass  # somebody waits for the lock in there; whoever sweeps next removes it
+
+
+def erase(container: record.Container, lock: state.Lock) -> None:
+    """Both, then gives the lock back."""
+    vanish(container)
+    clean(container)
+    lock.release()
+
+
+def remove_group(id: str) -> None:
+    """Kills whatever is left in the container's cgroup and removes it."""
+    try:
+        group = tree.group(f"{tree.PARENT}/{id}")
+    except MinirtError:
+        return
+    if os.path.isdir(group.path):
+        group.kill()
+        group.remove()
+
+
+def empty_trash(id: str) -> None:
+    """Removes the files of a container that has vanished, whatever tree a stranger may have built there."""
+    try:
+        trash = os.open(f"{state.root()}/trash", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        from minirt.images import layer
+
+        layer.remove_tree(trash, id)
+    finally:
+        os.close(trash)

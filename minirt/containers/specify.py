@@ -1,0 +1,184 @@
+"""Chapter 17: from a container's configuration to the specification of its process, at every start anew.
+
+The configuration is in Docker's words and independent of this moment; the specification (chapter 12) names
+directories, devices and namespaces as they are now.
+
+Sources: OCI runtime-spec config.md; Docker's defaults as `docker inspect` and /proc/self/mounts of its containers
+show them.
+"""
+
+from __future__ import annotations
+
+import os
+
+from minirt import state
+from minirt.containers import record
+from minirt.errors import ConflictError
+from minirt.process import spec as specs
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+HOSTS = """\
+127.0.0.1\tlocalhost
+::1\tlocalhost ip6-localhost ip6-loopback
+fe00::\tip6-localnet
+ff00::\tip6-mcastprefix
+ff02::1\tip6-allnodes
+ff02::2\tip6-allrouters
+"""
+
+# what a namespace is called here, in HostConfig and in /proc/PID/ns
+NAMESPACES = (
+    ("pid", "PidMode", "pid"),
+    ("uts", "UTSMode", "uts"),
+    ("ipc", "IpcMode", "ipc"),
+    ("network", "NetworkMode", "net"),
+)
+
+
+def specification(container: record.Container) -> dict[str, Any]:
+    """The specification of the container's process. Raises MinirtError when something it names is missing by now."""
+    config, host = container.config["Config"], container.config["HostConfig"]
+    root = state.root()
+    spec: dict[str, Any] = {
+        "ociVersion": "1.0.2",
+        "process": {
+            "terminal": config["Tty"],
+            "args": [container.config["Path"], *container.config["Args"]],
+            "env": environment(config),
+            "cwd": config["WorkingDir"] or "/",
+            "user": {"name": config["User"], "groups": host["GroupAdd"]},
+            "rlimits": [],
+            "oomScoreAdj": host["OomScoreAdj"],
+            "init": host["Init"],
+        },
+        "root": {
+            "path": f"{container.directory}/merged",
+            "readonly": host["ReadonlyRootfs"],
+            "overlay": {
+                "layers": f"{root}/layers",
+                "lower": [f"l/{chain[:20]}" for chain in reversed(container.config["Layers"])],
+                "upper": f"{container.directory}/upper",
+                "work": f"{container.directory}/work",
+            },
+        },
+        "hostname": config["Hostname"],
+        "domainname": config["Domainname"],
+        "mounts": mount_table(container),
+        "linux": {
+            "namespaces": namespaces(host),
+            "devices": [],
+            "maskedPaths": list(specs.MASKED_PATHS),
+            "readonlyPaths": list(specs.READONLY_PATHS),
+            "cgroupsPath": f"minirt/{container.id}",
+        },
+    }
+    if host["UTSMode"] == "host":
+        spec["hostname"] = spec["domainname"] = ""
+    if host["Ulimits"] or host["Devices"]:
+        from minirt.containers import values
+
+        spec["process"]["rlimits"] = values.rlimits(host["Ulimits"])
+        spec["linux"]["devices"] = [values.device_node(each) for each in host["Devices"]]
+    return spec
+
+
+def environment(config: dict[str, Any]) -> list[str]:
+    """Docker's own variables first (PATH, HOSTNAME, and TERM with a terminal), replaced by those of image and
+    user.
+    """
+    table = {"PATH": specs.PATH, "HOSTNAME": f"HOSTNAME={config['Hostname']}"}
+    if config["Tty"]:
+        table["TERM"] = "TERM=xterm"
+    for text in config["Env"]:
+        table[text.partition("=")[0]] = text
+    return list(table.values())
+
+
+def namespaces(host: dict[str, Any]) -> list[dict[str, str]]:
+    """Each namespace of its own, shared with the machine (left out), or joined (by a path below /proc)."""
+    result = [{"type": "mount"}]
+    for kind, field, file in NAMESPACES:
+        mode = host[field]
+        if mode == "host":
+            continue
+        if mode.startswith("container:"):
+            other = record.find(mode.partition(":")[2])
+            now = record.derive(other)
+            if not now.alive:
+                raise ConflictError(f"cannot join the {kind} namespace of {other.name}: it is not running")
+            result.append({"type": kind, "path": f"/proc/{now.pid}/ns/{file}"})
+        else:
+            result.append({"type": kind})
+    return result
+
+
+def mount_table(container: record.Container) -> list[dict[str, Any]]:
+    """Docker's mounts, those of the chosen modes, the three files below /etc, and the user's, which replace any of
+    them.
+    """
+    host = container.config["HostConfig"]
+    table = {entry["destination"]: entry for entry in specs.MOUNTS}
+    ipc = host["IpcMode"]
+    if ipc == "none":
+        del table["/dev/shm"]
+    elif ipc == "host":
+        for path in ("/dev/shm", "/dev/mqueue"):
+            table[path] = {"destination": path, "type": "bind", "source": path, "options": ["rbind"]}
+    elif host["ShmSize"]:
+        words = [word for word in table["/dev/shm"]["options"] if not word.startswith("size=")]
+        table["/dev/shm"] = {**table["/dev/shm"], "options": [*words, f"size={host['ShmSize']}"]}
+    for name in ("resolv.conf", "hostname", "hosts"):
+        source = f"{container.directory}/{name}"
+        table[f"/etc/{name}"] = {
+            "destination": f"/etc/{name}",
+            "type": "bind",
+            "source": source,
+            "options": ["rbind", "rprivate"],
+        }
+    if host["Mounts"] or host["Tmpfs"]:
+        from minirt.containers import mounts
+
+        mounts.check_sources(host["Mounts"])
+        for entry in mounts.entries(host["Mounts"], host["Tmpfs"]):
+            table.pop(entry["destination"], None)
+            table[entry["destination"]] = entry
+    return list(table.values())
+
+
+def write_files(container: record.Container) -> None:
+    """Makes the directories of the overlay and the three files that are bound over /etc/hostname, hosts and
+    resolv.conf.
+    """
+    for name in ("upper", "work"):
+        try:
+            os.mkdir(f"{container.directory}/{name}", 0o755)
+        except FileExistsError:
+            pass
+    try:
+        os.mkdir(f"{container.directory}/merged", 0o755)
+    except FileExistsError:
+        pass
+    on_host = container.config["HostConfig"]["NetworkMode"] == "host"
+    name = container.config["Config"]["Hostname"]
+    full = f"{name}.{container.config['Config']['Domainname']}" if container.config["Config"]["Domainname"] else name
+    _write(f"{container.directory}/hostname", full.encode() + b"\n")
+    _write(f"{container.directory}/hosts", _read("/etc/hosts") if on_host else HOSTS.encode())
+    _write(f"{container.directory}/resolv.conf", _read("/etc/resolv.conf"))
+
+
+def _read(path: str) -> bytes:
+    try:
+        return state.read_file(path)
+    except OSError:
+        return b""
+
+
+def _write(path: str, data: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    try:
+        os.write(descriptor, data)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,185 @@
+"""Chapter 17: values of options that have a small grammar of their own: environment, labels, limits, devices, modes.
+
+Each function reads one value or raises ValueError with the reason, in Docker's words; files are read by those that
+say so.
+
+Sources: Docker's documentation of `run`; setrlimit(2); environ(7).
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from minirt.errors import MinirtError, NotFoundError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from typing import Any
+
+LIMITS = "core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack"
+UNLIMITED = 2**64 - 1  # RLIM_INFINITY of <sys/resource.h>
+
+
+def variable(text: str) -> str:
+    """`-e NAME=VALUE` or `-e NAME`, which takes the value of the caller's environment."""
+    if not text or text.startswith("="):
+        raise ValueError(f"invalid environment variable: {text}")
+    return text
+
+
+def environment(files: Iterable[str], variables: Iterable[str], ours: Mapping[str, str]) -> list[str]:
+    """What `--env-file` and `-e` say together, files first: `NAME=VALUE` each, the last of a name counts.
+
+    A bare NAME takes its value from `ours`, the caller's environment, and is left out where that has none.
+    Raises MinirtError when a file cannot be read or has a bad line.
+    """
+    lines = []
+    for path in files:
+        for line in _lines(path):
+            if "=" in line:
+                name = line.partition("=")[0]
+                if not name or name != name.strip() or " " in name or "\t" in name:
+                    raise MinirtError(f"poorly formatted environment: variable '{name}' is empty or has whitespace")
+            lines.append(line)
+    result = []
+    for text in [*lines, *variables]:
+        name, equals, _ = text.partition("=")
+        if equals:
+            result.append(text)
+        elif name in ours:
+            result.append(f"{name}={ours[name]}")
+    return result
+
+
+def merged(first: Iterable[str], second: Iterable[str]) -> list[str]:
+    """Two environments as one: a name of the second replaces the same name of the first, at its place."""
+    table: dict[str, str] = {}
+    for text in [*first, *second]:
+        table[text.partition("=")[0]] = text
+    return list(table.values())
+
+
+def labels(files: Iterable[str], given: Iterable[str]) -> dict[str, str]:
+    """What `--label-file` and `-l KEY[=VALUE]` say together."""
+    table = {}
+    for text in [*(line for path in files for line in _lines(path)), *given]:
+        key, _, value = text.partition("=")
+        table[key] = value
+    return table
+
+
+def _lines(path: str) -> list[str]:
+    """The lines of a file, without comments and empty ones."""
+    try:
+        with open(path, "rb") as file:
+            text = file.read().decode("utf-8-sig")
+    except OSError as error:
+        raise NotFoundError(f"open {path}: {(error.strerror or str(error)).lower()}") from None
+    except UnicodeDecodeError:
+        raise MinirtError(f"env file {path} contains invalid utf8 bytes") from None
+    return [line.lstrip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+
+
+def limit(text: str) -> dict[str, Any]:
+    """`--ulimit NAME=SOFT[:HARD]`; -1 is unlimited."""
+    name, equals, rest = text.partition("=")
+    if not equals:
+        raise ValueError(f"invalid ulimit argument: {text}")
+    if name not in LIMITS.split():
+        raise ValueError(f"invalid ulimit type: {name}")
+    soft_text, colon, hard_text = rest.partition(":")
+    numbers = []
+    for word in (soft_text, hard_text) if colon else (soft_text,):
+        if not word.removeprefix("-").isdigit():
+            raise ValueError(f'parsing "{word}": invalid syntax')
+        numbers.append(int(word))
+    soft, hard = numbers[0], numbers[-1]
+    if hard != -1 and (soft > hard or soft == -1):
+        raise ValueError(f"ulimit soft limit must be less than or equal to hard limit: {soft} > {hard}")
+    return {"Name": name, "Soft": soft, "Hard": hard}
+
+
+def rlimits(table: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same as an OCI specification has it."""
+    return [
+        {
+            "type": "RLIMIT_" + each["Name"].upper(),
+            "soft": UNLIMITED if each["Soft"] < 0 else each["Soft"],
+            "hard": UNLIMITED if each["Hard"] < 0 else each["Hard"],
+        }
+        for each in table
+    ]
+
+
+def device(text: str) -> dict[str, str]:
+    """`--device PATH[:PATH IN THE CONTAINER[:PERMISSIONS]]`."""
+    parts = text.split(":")
+    source, target, permissions = parts[0], parts[0], "rwm"
+    if len(parts) == 2:
+        if parts[1] and not parts[1].strip("rwm"):
+            permissions = parts[1]
+        else:
+            target = parts[1]
+    elif len(parts) == 3:
+        target, permissions = parts[1], parts[2]
+    if len(parts) > 3 or not source or not target.startswith("/") or not permissions or permissions.strip("rwm"):
+        raise ValueError(f"bad format for path: {text}")
+    return {"PathOnHost": source, "PathInContainer": target, "CgroupPermissions": permissions}
+
+
+def device_node(each: Mapping[str, str]) -> dict[str, Any]:
+    """The device as an OCI specification has it: looked up on the machine. Raises NotFoundError when it is none."""
+    path = each["PathOnHost"]
+    try:
+        status = os.stat(path)
+    except OSError:
+        raise NotFoundError(
+            f'error gathering device information while adding custom device "{path}": no such file or directory'
+        ) from None
+    if not (stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode)):
+        raise NotFoundError(
+            f'error gathering device information while adding custom device "{path}": not a device node'
+        )
+    return {
+        "path": each["PathInContainer"],
+        "type": "c" if stat.S_ISCHR(status.st_mode) else "b",
+        "major": os.major(status.st_rdev),
+        "minor": os.minor(status.st_rdev),
+        "fileMode": status.st_mode & 0o777,
+        "uid": status.st_uid,
+        "gid": status.st_gid,
+    }
+
+
+def mode(kind: str, allowed: Iterable[str], text: str) -> str:
+    """A namespace mode such as `--pid host`: the empty word, one of `allowed`, or `container:NAME`."""
+    if text and text not in allowed and not (text.startswith("container:") and text != "container:"):
+        raise ValueError(f"invalid {kind} mode: it is one of {', '.join(allowed)} or container:NAME")
+    return text
+
+
+def network(text: str) -> str:
+    """`--network`: none, host, `container:NAME`; anything else is refused with its chapter."""
+    if text in ("none", "host") or (text.startswith("container:") and text != "container:"):
+        return text
+    raise ValueError("none, host and container:NAME are there; bridges and networks arrive with chapter 15")
+
+
+def score(value: int) -> int:
+    """`--oom-score-adj`."""
+    if not -1000 <= value <= 1000:
+        raise ValueError(f"invalid value {value}, range for oom score adj is [-1000, 1000]")
+    return value
+
+
+def signal(text: str) -> str:
+    """`--stop-signal`: a name or number that the kernel knows."""
+    from minirt.process import signals
+
+    try:
+        signals.number(text)
+    except MinirtError as error:
+        raise ValueError(str(error)) from None
+    return text
