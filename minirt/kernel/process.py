@@ -32,13 +32,16 @@ PR_SET_PDEATHSIG = 1              # <linux/prctl.h>
 PR_SET_DUMPABLE = 4
 PR_SET_NAME = 15
 
+AT_EMPTY_PATH = 0x1000            # <linux/fcntl.h>: what the descriptor itself refers to
+
 
 def fork_call(function: Callable[[], int | None]) -> int:
     """Fork; in the child call `function` and end with the number it returns (None counts as 0); return the child's pid.
 
-    The child must never come back to the caller: it ends by `os._exit`, which skips what the parent has planned for its
-    own end (`atexit`, buffered output written twice). An exception of `function` ends the child with 1, after its
-    traceback was printed on stderr. Sources: fork(2), _exit(2).
+    fork(2) returns twice: 0 in the child, the child's pid in the parent. The child must never come back to the caller,
+    whatever happens: it ends by `os._exit`, which skips what the parent has planned for its own end (`finally`,
+    `atexit`, output that is still in a buffer). An exception of `function` ends the child with 1, after its traceback
+    was printed on stderr (`sys.excepthook` does that). Sources: fork(2), _exit(2).
     """
     pid = os.fork()
     if pid:
@@ -65,8 +68,12 @@ def clone3(flags: int = 0, cgroup: int = -1) -> tuple[int, int]:
 
     `flags` are CLONE_NEW* bits: the child is born inside those new namespaces. `cgroup`, when not negative, is the
     descriptor of a cgroup v2 directory: the child is born a member of it (CLONE_INTO_CGROUP), which costs nothing,
-    where writing its pid to cgroup.procs later waits several milliseconds. The pidfd comes from CLONE_PIDFD; the exit
-    signal must be SIGCHLD, or the parent could not wait for the child as for any other.
+    where writing its pid to cgroup.procs later waits several milliseconds.
+
+    clone3(2) takes the address of a `_CloneArgs` (`ctypes.byref`) and its size in bytes, and returns as fork(2) does.
+    With CLONE_PIDFD among the flags the kernel writes the pidfd to the address (`ctypes.addressof`) in the field
+    `pidfd`, where a `ctypes.c_int` must lie. The field `exit_signal` must be SIGCHLD, or the parent could not wait for
+    the child as for any other.
 
     Python does not know of this fork, so it must be called while the process has one thread, and the child must end in
     exec or `os._exit`. Raises OSError. Source: clone(2), section "clone3()".
@@ -109,7 +116,11 @@ def send_signal(pidfd: int, signal: int) -> None:
 
 
 def die_with_parent(signal: int = SIGKILL) -> None:
-    """Ask the kernel to send this process `signal` when its parent thread ends (PR_SET_PDEATHSIG of prctl(2))."""
+    """Ask the kernel to send this process `signal` when its parent ends, by prctl(2) with PR_SET_PDEATHSIG.
+
+    The call takes five numbers: what to set, the signal, and three zeros. It holds for the process that makes it, not
+    for its children. Raises OSError. Source: prctl(2).
+    """
     syscalls.call("prctl", PR_SET_PDEATHSIG, signal, 0, 0, 0)
 
 
@@ -130,12 +141,14 @@ def close_from(first: int) -> None:
 
 
 def execute(program: int, argv: Sequence[str], env: Sequence[str]) -> None:
-    """Become the program in the open descriptor `program` (execveat(2) with AT_EMPTY_PATH): no path is looked up.
+    """Become the program in the open descriptor `program`: no path is looked up.
 
-    `argv` and `env` ("NAME=value") are passed as they are. Returns only by raising OSError.
+    execveat(2) takes a directory's descriptor, a path below it, arguments, environment and flags. With an empty path
+    (b"") and AT_EMPTY_PATH it executes what the descriptor itself refers to. `argv` (the name first) and `env`
+    ("NAME=value") are lists of str and passed as they are; `_strings` makes of each what the kernel reads. Returns only
+    by raising OSError. Source: execveat(2).
     """
-    at_empty_path = 0x1000
-    syscalls.call("execveat", program, b"", _strings(argv), _strings(env), at_empty_path)
+    syscalls.call("execveat", program, b"", _strings(argv), _strings(env), AT_EMPTY_PATH)
 
 
 def _strings(words: Sequence[str]) -> ctypes.Array[ctypes.c_char_p]:

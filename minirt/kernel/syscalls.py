@@ -53,13 +53,14 @@ _libc.syscall.restype = ctypes.c_long
 def call(name: str, *arguments: Any) -> int:
     """Make the system call `name` and return its result.
 
-    Each argument is an int (passed as a whole register: ctypes alone would cut it to 32 bits), bytes or a `str` path
-    (passed as the address of a NUL-terminated copy), None (a null pointer) or a ctypes object (passed as it is, so use
-    `ctypes.byref` for a structure).
+    `NUMBERS` has the number of each name on this machine; for a name that it does not have raise OSError(ENOSYS), and
+    ENOSYS is 38. `_libc.syscall(NUMBER, ...)` makes the call. Its arguments are the number, as `ctypes.c_long`, and
+    each of `arguments` as `_register` makes it: an int as a whole register (ctypes alone would cut it to 32 bits),
+    bytes or a `str` path as the address of a NUL-terminated copy, None as a null pointer; a ctypes object is passed as
+    it is, so use `ctypes.byref` for a structure.
 
-    The C library's syscall() returns -1 on failure and leaves the reason in errno: then raise OSError with that number
-    and its text (`os.strerror`). Raises OSError(ENOSYS) as well for a name that the table of this machine does not
-    have. Sources: syscall(2), errno(3).
+    syscall(2) returns -1 on failure, and leaves the reason in errno, which `ctypes.get_errno()` has kept: then raise
+    OSError with that number and its text (`os.strerror`). Sources: syscall(2), errno(3).
     """
     if name not in NUMBERS:
         raise OSError(38, f"{os.strerror(38)}: {name} on {ARCHITECTURE}")  # ENOSYS
