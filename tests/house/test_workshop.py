@@ -177,7 +177,7 @@ def test_the_shell_is_a_cage_with_the_projects_commands(learner: Learner) -> Non
 @pytest.mark.parametrize(
     ("change", "sentences"),
     [
-        (("syscalls.unshare(CLONE_NEWUTS)", "syscalls.unshare(CLONE_NEWUTS"), ["Python cannot read this line", "uts.py:28"]),
+        (("unshare(CLONE_NEWUTS)\n", "unshare(CLONE_NEWUTS\n"), ["Python cannot read this line", "uts.py:28"]),
         (("    syscalls.unshare", "   syscalls.unshare"), ["Python cannot read this line", "unindent"]),
         (("def enter()", "def entre()"), ["there is no 'enter' in this file any more", "reset 2 enter"]),
         (("syscalls.unshare(CLONE_NEWUTS)", "syscalls.unshare(CLONE_NEW)"), ["NameError", "CLONE_NEW", "uts.py:28"]),
