@@ -1,8 +1,9 @@
 """Tests in a virtual machine: another kernel, with cgroup v2 alone, where this machine may have something else.
 
 The tests below this directory are collected here and run there: one boot for all of them, in the machine's own files
-(read-only, through 9p) with a disk for the store, by virtme-ng and QEMU without hardware help. Each report comes back as a
-line of JSON on the console, so a failure reads like any other. Emulation is some forty times slower: nothing is timed.
+(read-only, through 9p) with a disk for the store, by virtme-ng and QEMU without hardware help. Each report comes back
+as a line of JSON on the console, so a failure reads like any other. Emulation is some forty times slower: nothing is
+timed.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ MARK = "\x1e report "
 JOB = """\
 mkdir -p /var/lib/minirt && mount /dev/vda /var/lib/minirt
 mount -t tmpfs -o mode=755 none /run/minirt 2>/dev/null || { mkdir -p /run/minirt && mount -t tmpfs none /run/minirt; }
-export MINIRT_VM=1 PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 PYTHONDONTWRITEBYTECODE=1 TMPDIR=/var/lib/minirt/tmp HOME=/root LC_ALL=C.UTF-8
+export MINIRT_VM=1 TMPDIR=/var/lib/minirt/tmp HOME=/root LC_ALL=C.UTF-8
+export PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 PYTHONDONTWRITEBYTECODE=1
 mkdir -p $TMPDIR
 cd ROOT && exec PYTHON -m pytest -p no:cacheprovider -p no:faulthandler -q TESTS
 """
@@ -77,7 +79,7 @@ def boot(item: pytest.Item, items: list[pytest.Item]) -> None:
         console.append(problem)
         return
     kernel = subprocess.run([HERE / "kernel"], capture_output=True, text=True, check=True).stdout.strip()
-    with tempfile.TemporaryDirectory(prefix="minirt-vm-", dir=state_of_tests()) as place:
+    with tempfile.TemporaryDirectory(prefix="minirt-vm-") as place:
         disk, job = Path(place) / "store.img", Path(place) / "job.sh"
         subprocess.run(["truncate", "-s", "512M", disk], check=True)
         subprocess.run(["mkfs.ext4", "-q", "-F", disk], check=True)
@@ -88,8 +90,9 @@ def boot(item: pytest.Item, items: list[pytest.Item]) -> None:
             if not mark:
                 console.append(line)
                 continue
+            hook = item.config.hook
             try:
-                report: Any = item.config.hook.pytest_report_from_serializable(config=item.config, data=json.loads(data))
+                report: Any = hook.pytest_report_from_serializable(config=item.config, data=json.loads(data))
             except ValueError:
                 console.append(line)
                 continue
@@ -100,10 +103,11 @@ def boot(item: pytest.Item, items: list[pytest.Item]) -> None:
 
 
 def run(kernel: str, disk: Path, job: Path) -> Iterator[str]:
-    """The lines of the machine's console. QEMU wants a pipe: it opens its output anew, which would cut a file short."""
-    command = ["timeout", "--kill-after", "10", str(SECONDS), sys.executable, shutil.which("vng", path=tools()) or "vng",
-               "--disable-kvm", "--force-9p", "--run", kernel, "--user", "root", "--memory", "1G", "--cpus", "2",
-               "--disk", str(disk), "--append", "cgroup_no_v1=all", "--", "bash", str(job)]
+    """The lines of the machine's console. QEMU wants a pipe: it opens its output anew, cutting a file short."""
+    vng = shutil.which("vng", path=tools()) or "vng"
+    command = ["timeout", "--kill-after", "10", str(SECONDS), sys.executable, vng, "--disable-kvm", "--force-9p",
+               "--run", kernel, "--user", "root", "--memory", "1G", "--cpus", "2", "--disk", str(disk),
+               "--append", "cgroup_no_v1=all", "--", "bash", str(job)]
     environment = {**os.environ, "PATH": tools()}
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                           env=environment, cwd=ROOT, errors="replace", text=True) as machine:
@@ -115,13 +119,6 @@ def run(kernel: str, disk: Path, job: Path) -> Iterator[str]:
 def tools() -> str:
     """PATH with the programs of this environment first."""
     return f"{Path(sys.executable).parent}:{os.environ.get('PATH', '/usr/bin:/bin')}:/usr/sbin:/sbin"
-
-
-def state_of_tests() -> str:
-    """Where the machine's disk lies while it runs: the guest sees /tmp as something of its own, so not there."""
-    place = ROOT / ".cache" / "vm"
-    place.mkdir(parents=True, exist_ok=True)
-    return str(place)
 
 
 def lacking() -> str:
