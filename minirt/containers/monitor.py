@@ -48,7 +48,7 @@ def fork(make: Callable[[], Creation], streams: tuple[bool, bool, bool], detache
     """
     hear, speak = os.pipe()
     heard, spoken = os.pipe()
-    _signal.pthread_sigmask(_signal.SIG_SETMASK, range(1, 65))
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, _signal.valid_signals())
     if os.fork() == 0:
         code = 1
         try:

@@ -1,0 +1,460 @@
+"""`ps`, `logs`, `rm`, `stop`, `kill`, `wait`, `pause`, `unpause`, `rename`, `top`: options, tables, filters, words.
+
+What they do is in `minirt.containers`; each function here reads its options, asks, and prints. A command that takes
+several containers goes on after one that it cannot serve, tells each failure, and exits with 1, as Docker does.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from minirt import state, units
+from minirt.cli import format as formats
+from minirt.cli.options import PROGRAM, Command, Option, Options
+from minirt.containers import record
+from minirt.errors import ConflictError, MinirtError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+# -- ps ----------------------------------------------------------------------------------------------------------
+
+HEADINGS = {
+    "ID": "CONTAINER ID",
+    "Image": "IMAGE",
+    "Command": "COMMAND",
+    "CreatedAt": "CREATED AT",
+    "RunningFor": "CREATED",
+    "Status": "STATUS",
+    "State": "STATE",
+    "Ports": "PORTS",
+    "Names": "NAMES",
+    "Size": "SIZE",
+    "Labels": "LABELS",
+    "Mounts": "MOUNTS",
+    "LocalVolumes": "LOCAL VOLUMES",
+    "Networks": "NETWORKS",
+}
+TABLE = "{{.ID}}\t{{.Image}}\t{{.Command}}\t{{.RunningFor}}\t{{.Status}}\t{{.Ports}}\t{{.Names}}"
+FILTERS = ("id", "name", "label", "status", "exited", "ancestor", "before", "since", "network")
+STATES = ("created", "running", "paused", "restarting", "removing", "exited", "dead")
+
+
+def ps(options: Options) -> int:
+    """`minirt ps`."""
+    filters = formats.filters(options["filter"], FILTERS)
+    check_filters(filters)
+    last = 1 if options["latest"] else options["last"]
+    everything = options["all"] or last > 0 or "status" in filters or "exited" in filters
+    chosen = []
+    for container in record.listing():
+        now = record.derive(container)
+        if (everything or now.alive) and passes(container, now, filters):
+            chosen.append((container, now))
+    if last > 0:
+        chosen = chosen[:last]
+    table = TABLE + "\t{{.Size}}" if options["size"] else TABLE
+    sized = options["size"] or ".Size" in options["format"]
+    formats.show(
+        formats.rows(
+            [row(container, now, options["no-trunc"], sized) for container, now in chosen],
+            options["format"],
+            table=table,
+            headings=HEADINGS,
+            quiet="{{.ID}}" if options["quiet"] else "",
+        )
+    )
+    return 0
+
+
+def row(container: record.Container, now: record.State, whole: bool, sized: bool) -> dict[str, Any]:
+    """One line of `ps`, by Docker's field names. `whole`: nothing is cut short. `sized`: with the size of its
+    files.
+    """
+    config = container.config
+    created = state.parse_time(config["Created"])
+    command = " ".join([config["Path"], *config["Args"]])
+    labels = config["Config"]["Labels"]
+    image = config["Config"]["Image"]
+    if not whole and record.is_hexadecimal(image.removeprefix("sha256:")) and len(image) >= 64:
+        image = image.removeprefix("sha256:")[:12]
+    mounts = [mount["Source"] for mount in config["HostConfig"]["Mounts"] if mount["Source"]]
+    return {
+        "ID": container.id if whole else container.id[:12],
+        "Image": image,
+        "Command": formats.to_json(command if whole or len(command) <= 20 else command[:19] + "…"),
+        "CreatedAt": time.strftime("%Y-%m-%d %H:%M:%S %z %Z", time.localtime(created)),
+        "RunningFor": units.human_ago(time.time() - created),
+        "Status": record.words(now),
+        "State": now.status,
+        "Ports": "",
+        "Names": container.name,
+        "Size": size(container) if sized else "0B",
+        "Labels": ",".join(f"{key}={labels[key]}" for key in sorted(labels)),
+        "Label": lambda key: labels.get(key, ""),
+        "Mounts": ",".join(path if whole or len(path) <= 15 else path[:14] + "…" for path in mounts),
+        "LocalVolumes": "0",
+        "Networks": config["HostConfig"]["NetworkMode"],
+    }
+
+
+def size(container: record.Container) -> str:
+    """What the container wrote, and what it shows in all: `12B (virtual 4.26MB)`."""
+    from minirt.containers import measure
+
+    own, image = measure.sizes(container)
+    return f"{units.human_size(own)} (virtual {units.human_size(own + image)})"
+
+
+def check_filters(filters: dict[str, list[str]]) -> None:
+    """Raises MinirtError for values that can never be."""
+    for value in filters.get("status", ()):
+        if value not in STATES:
+            raise MinirtError(f"invalid filter 'status={value}': it is one of {', '.join(STATES)}")
+    for value in filters.get("exited", ()):
+        if not value.isdigit():
+            raise MinirtError(f"invalid filter 'exited={value}': it is an exit code")
+
+
+def passes(container: record.Container, now: record.State, filters: dict[str, list[str]]) -> bool:
+    """Whether a container passes: one value of each filter must fit; of labels, all."""
+    tests: dict[str, Callable[[str], bool]] = {
+        "id": container.id.startswith,
+        "name": lambda value: matches(value, container.name),
+        "status": lambda value: value == now.status,
+        "exited": lambda value: now.status == "exited" and now.code == int(value),
+        "ancestor": lambda value: descends(container, value),
+        "before": lambda value: container.config["Created"] < record.find(value).config["Created"],
+        "since": lambda value: container.config["Created"] > record.find(value).config["Created"],
+        "network": lambda value: value == container.config["HostConfig"]["NetworkMode"],
+    }
+    labels = container.config["Config"]["Labels"]
+    if not all(formats.has_label(labels, value) for value in filters.get("label", ())):
+        return False
+    return all(any(map(tests[name], values)) for name, values in filters.items() if name != "label")
+
+
+def matches(pattern: str, name: str) -> bool:
+    """`--filter name=`: a part of the name, or a regular expression."""
+    if not pattern.strip("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-"):
+        return pattern in name
+    import re
+
+    try:
+        return bool(re.search(pattern, name) or re.search(pattern, "/" + name))
+    except re.error as error:
+        raise MinirtError(f"invalid filter 'name={pattern}': {error}") from None
+
+
+def descends(container: record.Container, image: str) -> bool:
+    """`--filter ancestor=`: an image by its name or id."""
+    from minirt.images import lookup
+
+    try:
+        identifier = lookup.find(image).id
+    except MinirtError:
+        return False
+    return bool(container.config["Image"] == identifier)
+
+
+# -- several containers at once ----------------------------------------------------------------------------------
+
+
+def each(options: Options, action: Callable[[record.Container], str | None]) -> int:
+    """Does something to each container named; prints what `action` returns, else the name as it was typed."""
+    code = 0
+    for text in options.arguments:
+        try:
+            printed = action(record.find(text))
+            formats.show((text if printed is None else printed) + "\n")
+        except MinirtError as error:
+            os.write(2, f"{PROGRAM}: {error}\n".encode("utf-8", "surrogateescape"))
+            code = 1
+    return code
+
+
+def rm(options: Options) -> int:
+    """`minirt rm`."""
+    from minirt.containers import remove as removal
+    from minirt.containers import repair, stop
+
+    def remove(container: record.Container) -> None:
+        now = record.derive(container)
+        if now.alive:
+            if not options["force"]:
+                doing = "paused: unpause and then stop" if now.status == "paused" else "running: stop"
+                raise ConflictError(
+                    f'cannot remove container "{container.name}": container is {doing} the container before removing '
+                    "or force remove"
+                )
+            pidfd = stop.open_process(container)
+            if pidfd >= 0:
+                if now.status == "paused":
+                    stop.pause(container, False)
+                stop.send(pidfd, stop.KILL)
+                stop.wait_for(pidfd, -1)
+                os.close(pidfd)
+            if container.config["HostConfig"]["AutoRemove"]:
+                stop.settle(container)  # its monitor removes it
+                return
+            stop.settle(container)
+        removal.erase(container, repair.hold(container))
+
+    code = each(options, remove) if not options["force"] else each(options, forgiving(remove))
+    repair.sweep()
+    return code
+
+
+def forgiving(action: Callable[[record.Container], None]) -> Callable[[record.Container], None]:
+    """`rm -f`: what went away by itself meanwhile is removed, too."""
+    from minirt.errors import NotFoundError
+
+    def forgive(container: record.Container) -> None:
+        try:
+            action(container)
+        except NotFoundError:
+            pass
+
+    return forgive
+
+
+def stop(options: Options) -> int:
+    """`minirt stop`."""
+    from minirt.containers import stop as stopping
+
+    check_signal(options["signal"])
+    return each(options, lambda container: stopping.stop(container, options["timeout"], options["signal"]))
+
+
+def kill(options: Options) -> int:
+    """`minirt kill`."""
+    from minirt.containers import stop as stopping
+
+    check_signal(options["signal"])
+    return each(options, lambda container: stopping.kill(container, options["signal"]))
+
+
+def check_signal(text: str) -> None:
+    """Raises MinirtError for a signal that does not exist, before anything is done."""
+    if text:
+        from minirt.process import signals
+
+        signals.number(text)
+
+
+def wait(options: Options) -> int:
+    """`minirt wait`."""
+    from minirt.containers import client
+
+    return each(options, lambda container: str(client.wait(container)))
+
+
+def pause(options: Options) -> int:
+    """`minirt pause`."""
+    from minirt.containers import stop as stopping
+
+    return each(options, lambda container: stopping.pause(container, True))
+
+
+def unpause(options: Options) -> int:
+    """`minirt unpause`."""
+    from minirt.containers import stop as stopping
+
+    return each(options, lambda container: stopping.pause(container, False))
+
+
+def rename(options: Options) -> int:
+    """`minirt rename`."""
+    from minirt.containers import rename as renaming
+
+    renaming.rename(record.find(options.arguments[0]), options.arguments[1])
+    return 0
+
+
+def prune(options: Options) -> int:
+    """`minirt container prune`."""
+    from minirt.containers import measure, remove, repair
+
+    if not options["force"]:
+        question = "WARNING! This will remove all stopped containers.\nAre you sure you want to continue? [y/N] "
+        formats.show(question)
+        if os.read(0, 64).strip().lower() not in (b"y", b"yes"):
+            return 0
+    removed, freed = [], 0
+    for container in record.listing():
+        if record.derive(container).alive:
+            continue
+        try:
+            own = measure.sizes(container)[0]
+            remove.erase(container, repair.hold(container))
+        except MinirtError:
+            continue
+        removed.append(container.id)
+        freed += own
+    repair.sweep()
+    text = "Deleted Containers:\n" + "\n".join(removed) + "\n\n" if removed else ""
+    formats.show(f"{text}Total reclaimed space: {units.human_size(freed)}\n")
+    return 0
+
+
+def top(options: Options) -> int:
+    """`minirt top`."""
+    from minirt.containers import processes
+
+    formats.show(processes.table(record.find(options.arguments[0]), options.arguments[1:]))
+    return 0
+
+
+# -- logs --------------------------------------------------------------------------------------------------------
+
+
+def logs(options: Options) -> int:
+    """`minirt logs`."""
+    from minirt.containers import show_log
+
+    tail = options["tail"]
+    if tail != "all" and not tail.lstrip("-").isdigit():
+        raise MinirtError(f'invalid value for "tail": {tail}')
+    show_log.show(
+        record.find(options.arguments[0]),
+        follow=options["follow"],
+        stamps=options["timestamps"],
+        tail=-1 if tail == "all" else int(tail),
+        since=moment(options["since"]),
+        until=moment(options["until"]),
+    )
+    return 0
+
+
+def moment(text: str) -> str:
+    """`--since`, `--until`: a time stamp, seconds since 1970, or a duration before now, as the log writes times."""
+    if not text:
+        return ""
+    if text.replace(".", "", 1).isdigit():
+        return state.format_time(int(float(text) * 1e9))
+    try:
+        full = text if "T" in text else text + "T00:00:00"
+        full = full if full.endswith("Z") or "+" in full[10:] or "-" in full[11:] else full + "Z"
+        return state.format_time(int(state.parse_time(full) * 1e9))
+    except ValueError:
+        return state.format_time(time.time_ns() - int(units.parse_duration(text) * 1e9))
+
+
+# -- the table ---------------------------------------------------------------------------------------------------
+
+
+def _command(
+    name: str,
+    usage: str,
+    summary: str,
+    action: Callable[[Options], int],
+    options: Sequence[Option] = (),
+    **more: Any,
+) -> Command:
+    more.setdefault("aliases", (f"container {name}", name))
+    return Command(name, usage, summary, options, action=action, **more)
+
+
+FORMAT = "Format output: 'table', 'table TEMPLATE', 'json' or a template"
+SEVERAL = "CONTAINER [CONTAINER...]"
+SIGNAL = Option("signal", "string", "Signal to send to the container", short="s")
+COMMANDS = {
+    command.name: command
+    for command in (
+        _command(
+            "ps",
+            "[OPTIONS]",
+            "List containers",
+            ps,
+            (
+                Option("all", help="Show all containers (default shows just running)", short="a"),
+                Option("filter", "filter", "Filter output based on conditions provided", short="f"),
+                Option("format", "string", FORMAT),
+                Option("last", "int", "Show n last created containers (includes all states)", short="n", default=-1),
+                Option("latest", help="Show the latest created container (includes all states)", short="l"),
+                Option("no-trunc", help="Don't truncate output"),
+                Option("quiet", help="Only display container IDs", short="q"),
+                Option("size", help="Display total file sizes", short="s"),
+            ),
+            maximum=0,
+            aliases=("container ls", "container list", "container ps", "ps"),
+        ),
+        _command(
+            "logs",
+            "[OPTIONS] CONTAINER",
+            "Fetch the logs of a container",
+            logs,
+            (
+                Option("follow", help="Follow log output", short="f"),
+                Option("since", "string", "Show logs since a timestamp (2026-01-31T09:05:00Z) or relative (42m)"),
+                Option("tail", "string", "Number of lines to show from the end of the logs", short="n", default="all"),
+                Option("timestamps", help="Show timestamps", short="t"),
+                Option("until", "string", "Show logs before a timestamp or relative (e.g. 42m)"),
+            ),
+            minimum=1,
+            maximum=1,
+        ),
+        _command(
+            "rm",
+            f"[OPTIONS] {SEVERAL}",
+            "Remove one or more containers",
+            rm,
+            (
+                Option("force", help="Force the removal of a running container (uses SIGKILL)", short="f"),
+                Option("volumes", help="Remove anonymous volumes associated with the container", short="v"),
+            ),
+            minimum=1,
+            aliases=("container rm", "container remove", "rm"),
+        ),
+        _command(
+            "stop",
+            f"[OPTIONS] {SEVERAL}",
+            "Stop one or more running containers",
+            stop,
+            (
+                SIGNAL,
+                Option("time", "int", alias="timeout"),
+                Option("timeout", "int", "Seconds to wait before killing the container", short="t"),
+            ),
+            minimum=1,
+        ),
+        _command(
+            "kill",
+            f"[OPTIONS] {SEVERAL}",
+            "Kill one or more running containers",
+            kill,
+            (Option("signal", "string", "Signal to send to the container", short="s", default="KILL"),),
+            minimum=1,
+        ),
+        _command(
+            "wait",
+            SEVERAL,
+            "Block until one or more containers stop, then print their exit codes",
+            wait,
+            minimum=1,
+        ),
+        _command("pause", SEVERAL, "Pause all processes within one or more containers", pause, minimum=1),
+        _command("unpause", SEVERAL, "Unpause all processes within one or more containers", unpause, minimum=1),
+        _command("rename", "CONTAINER NEW_NAME", "Rename a container", rename, minimum=2, maximum=2),
+        _command(
+            "top",
+            "CONTAINER [ps OPTIONS]",
+            "Display the running processes of a container",
+            top,
+            minimum=1,
+            interspersed=False,
+        ),
+        _command(
+            "container prune",
+            "[OPTIONS]",
+            "Remove all stopped containers",
+            prune,
+            (Option("force", help="Do not prompt for confirmation", short="f"),),
+            maximum=0,
+            aliases=(),
+        ),
+    )
+}

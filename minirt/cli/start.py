@@ -1,0 +1,114 @@
+"""`minirt start`, `restart`, `attach`: options and words; what they do is in `minirt.containers`."""
+
+from __future__ import annotations
+
+import os
+
+from minirt.cli import explain
+from minirt.cli import format as formats
+from minirt.cli.options import PROGRAM, Command, Option, Options
+from minirt.cli.run import warn
+from minirt.containers import client, record
+from minirt.errors import ConflictError, MinirtError
+
+
+def start(options: Options) -> int:
+    """`minirt start`."""
+    attached = options["attach"] or options["interactive"]
+    if attached and len(options.arguments) > 1:
+        raise MinirtError("you cannot start and attach multiple containers at once")
+    warn()
+    code = 0
+    for text in options.arguments:
+        try:
+            container = record.find(text)
+            if record.derive(container).alive:
+                if attached:
+                    return client.attach(container, stdin=options["interactive"], forward=True)
+            elif attached:
+                return client.start(
+                    container, attach=True, interactive=options["interactive"], forward=True, tell=explain.tell
+                )
+            else:
+                client.start(container, attach=False, interactive=False, forward=False, tell=explain.tell)
+            formats.show(text + "\n")
+        except MinirtError as error:
+            if attached:
+                raise
+            os.write(2, f"{PROGRAM}: {error}\n".encode("utf-8", "surrogateescape"))
+            code = 1
+    return code
+
+
+def restart(options: Options) -> int:
+    """`minirt restart`."""
+    from minirt.containers import stop
+
+    warn()
+    code = 0
+    for text in options.arguments:
+        try:
+            container = record.find(text)
+            stop.stop(container, options["timeout"], options["signal"])
+            client.start(record.load(container.id), attach=False, interactive=False, forward=False, tell=explain.tell)
+            formats.show(text + "\n")
+        except MinirtError as error:
+            os.write(2, f"{PROGRAM}: {error}\n".encode("utf-8", "surrogateescape"))
+            code = 1
+    return code
+
+
+def attach(options: Options) -> int:
+    """`minirt attach`."""
+    container = record.find(options.arguments[0])
+    now = record.derive(container)
+    if not now.alive:
+        raise ConflictError("You cannot attach to a stopped container, start it first")
+    if now.status == "paused":
+        raise ConflictError("You cannot attach to a paused container, unpause it first")
+    return client.attach(container, stdin=not options["no-stdin"], forward=options["sig-proxy"])
+
+
+COMMANDS = {
+    command.name: command
+    for command in (
+        Command(
+            "start",
+            "[OPTIONS] CONTAINER [CONTAINER...]",
+            "Start one or more stopped containers",
+            (
+                Option("attach", help="Attach STDOUT/STDERR and forward signals", short="a"),
+                Option("interactive", help="Attach container's STDIN", short="i"),
+            ),
+            action=start,
+            minimum=1,
+            aliases=("container start", "start"),
+        ),
+        Command(
+            "restart",
+            "[OPTIONS] CONTAINER [CONTAINER...]",
+            "Restart one or more containers",
+            (
+                Option("signal", "string", "Signal to send to the container", short="s"),
+                Option("time", "int", alias="timeout"),
+                Option("timeout", "int", "Seconds to wait before killing the container", short="t"),
+            ),
+            action=restart,
+            minimum=1,
+            aliases=("container restart", "restart"),
+        ),
+        Command(
+            "attach",
+            "[OPTIONS] CONTAINER",
+            "Attach local standard input, output, and error streams to a running container",
+            (
+                Option("no-stdin", help="Do not attach STDIN"),
+                Option("sig-proxy", help="Proxy all received signals to the process", default=True),
+            ),
+            action=attach,
+            minimum=1,
+            maximum=1,
+            aliases=("container attach", "attach"),
+        ),
+    )
+}

@@ -1,0 +1,142 @@
+"""Chapter 17: everything about a container, in the shape of Docker's API.
+
+The configuration is stored in that shape already; here the state of this moment is put beside it, and fields that
+scripts ask for get the value that is true of minirt.
+
+Source: Docker Engine API, "Inspect a container".
+"""
+
+from __future__ import annotations
+
+from minirt import state
+from minirt.containers import record
+from minirt.process import spec
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+def inspect(container: record.Container, sized: bool = False) -> dict[str, Any]:
+    """The description of a container. `sized`: with `SizeRw` and `SizeRootFs`, which takes a walk over its files."""
+    now = record.derive(container)
+    config, host = container.config["Config"], container.config["HostConfig"]
+    upper = f"{container.directory}/upper"
+    lower = ":".join(f"{state.root()}/layers/{chain}/diff" for chain in reversed(container.config["Layers"]))
+    described: dict[str, Any] = {
+        "Id": container.id,
+        "Created": container.config["Created"],
+        "Path": container.config["Path"],
+        "Args": container.config["Args"],
+        "State": {
+            "Status": now.status,
+            "Running": now.alive,
+            "Paused": now.status == "paused",
+            "Restarting": False,
+            "OOMKilled": False,
+            "Dead": now.status == "dead",
+            "Pid": now.pid,
+            "ExitCode": now.code,
+            "Error": "the monitor of the container was lost" if now.lost else now.error,
+            "StartedAt": now.started,
+            "FinishedAt": now.finished,
+        },
+        "Image": container.config["Image"],
+        "ResolvConfPath": f"{container.directory}/resolv.conf",
+        "HostnamePath": f"{container.directory}/hostname",
+        "HostsPath": f"{container.directory}/hosts",
+        "LogPath": container.log_path,
+        "Name": f"/{container.name}",
+        "RestartCount": 0,
+        "Driver": "overlay2",
+        "Platform": "linux",
+        "MountLabel": "",
+        "ProcessLabel": "",
+        "AppArmorProfile": "",
+        "ExecIDs": None,
+        "HostConfig": host_config(host),
+        "GraphDriver": {
+            "Data": {"LowerDir": lower, "UpperDir": upper, "WorkDir": f"{container.directory}/work"},
+            "Name": "overlay2",
+        },
+        "Mounts": mounts(host),
+        "Config": {
+            **config,
+            "AttachStdin": config["StdinOnce"],
+            "AttachStdout": True,
+            "AttachStderr": True,
+            "OnBuild": None,
+        },
+        "NetworkSettings": {
+            "SandboxKey": f"/proc/{now.pid}/ns/net" if now.pid else "",
+            "Ports": {},
+            "IPAddress": "",
+            "Gateway": "",
+            "MacAddress": "",
+            "Networks": {host["NetworkMode"]: {"IPAddress": "", "Gateway": "", "MacAddress": "", "Aliases": None}},
+        },
+    }
+    if sized:
+        from minirt.containers import measure
+
+        own, below = measure.sizes(container)
+        described["SizeRw"], described["SizeRootFs"] = own, own + below
+    return described
+
+
+def host_config(host: dict[str, Any]) -> dict[str, Any]:
+    """ "HostConfig", with what Docker keeps there and minirt decides by itself."""
+    volumes = [mount for mount in host["Mounts"] if mount.get("Create")]
+    return {
+        **host,
+        "Binds": [_bind(mount) for mount in volumes] or None,
+        "Mounts": [_mount(mount) for mount in host["Mounts"] if not mount.get("Create")] or None,
+        "Tmpfs": host["Tmpfs"] or None,
+        "ShmSize": host["ShmSize"] or 64 << 20,
+        "Init": host["Init"] or None,
+        "LogConfig": {"Type": "json-file", "Config": {}},
+        "PortBindings": {},
+        "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
+        "Privileged": False,
+        "Runtime": "minirt",
+        "CgroupParent": "",
+        "Cgroup": "",
+        "Memory": 0,
+        "NanoCpus": 0,
+        "CpuShares": 0,
+        "PidsLimit": None,
+        "CapAdd": None,
+        "CapDrop": None,
+        "SecurityOpt": None,
+        "MaskedPaths": list(spec.MASKED_PATHS),
+        "ReadonlyPaths": list(spec.READONLY_PATHS),
+    }
+
+
+def _bind(mount: dict[str, Any]) -> str:
+    words = [mount["BindOptions"]["Propagation"]] if mount.get("BindOptions") else []
+    if mount.get("ReadOnly"):
+        words.insert(0, "ro")
+    return ":".join([mount["Source"], mount["Target"], *([",".join(words)] if words else [])])
+
+
+def _mount(mount: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in mount.items() if value or key == "Target"}
+
+
+def mounts(host: dict[str, Any]) -> list[dict[str, Any]]:
+    """ "Mounts": the mounts that the user asked for, as they are."""
+    result = []
+    for mount in host["Mounts"]:
+        options = mount.get("BindOptions") or {}
+        result.append(
+            {
+                "Type": mount["Type"],
+                "Source": mount["Source"],
+                "Destination": mount["Target"],
+                "Mode": "ro" if mount.get("ReadOnly") and mount.get("Create") else "",
+                "RW": not mount.get("ReadOnly"),
+                "Propagation": options.get("Propagation", "rprivate") if mount["Type"] == "bind" else "",
+            }
+        )
+    return result

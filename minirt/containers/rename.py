@@ -1,0 +1,26 @@
+"""Chapter 17: another name for a container: first the new claim, then the configuration, then the old name goes.
+
+Killed in between, the container has the name that its configuration says, and the other claim is void.
+"""
+
+from __future__ import annotations
+
+from minirt.containers import record
+from minirt.errors import MinirtError
+
+TYPE_CHECKING = False
+
+
+def rename(container: record.Container, name: str) -> None:
+    """Renames a container. Raises MinirtError for a bad name, ConflictError when it is taken."""
+    name = name.lstrip("/")
+    if not name:
+        raise MinirtError("Neither old nor new names may be empty")
+    record.check_name(name)
+    old = container.name
+    if old == name:
+        raise MinirtError("Renaming a container with the same name as its current name")
+    record.claim_name(name, container.id)
+    container.config["Name"] = name
+    container.save()
+    record.release_name(old, container.id)
