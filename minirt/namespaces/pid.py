@@ -37,8 +37,11 @@ def birth(cgroup: int = -1) -> tuple[int, int]:
     """Fork a child that is number 1 of a new pid namespace.
 
     Return (pid, pidfd) in the parent, with the pid as the parent sees it, and (0, -1) in the child. `cgroup` is the
-    descriptor of the cgroup v2 directory to be born into, or -1 for the parent's own; `process.clone3` takes both.
-    Raises OSError (EPERM without CAP_SYS_ADMIN). Sources: pid_namespaces(7), clone(2).
+    descriptor of the cgroup v2 directory to be born into, or -1 for the parent's own.
+
+    `process.clone3` forks with CLONE_NEWPID, takes the cgroup, and returns just that. The parent must stay what it is:
+    after an unshare(2) its *later* children would be born into the new namespace as well. Raises OSError (EPERM without
+    CAP_SYS_ADMIN, EBADF when `cgroup` is no cgroup). Sources: pid_namespaces(7), clone(2).
     """
     return process.clone3(CLONE_NEWPID, cgroup)
 
@@ -46,9 +49,10 @@ def birth(cgroup: int = -1) -> tuple[int, int]:
 def reap() -> dict[int, int]:
     """Collect every child that has ended, without waiting for one that has not.
 
-    Return {pid: exit code} of those collected, the codes as `process.exit_code` makes them; empty when there was
-    nothing to collect, also when there are no children at all (waitpid raises ChildProcessError then). One SIGCHLD may
-    stand for many deaths, so collect until waitpid(-1, WNOHANG) has no more. Source: waitpid(2).
+    Return {pid: exit code} of those collected, the codes as `process.exit_code` makes them of a wait status; empty when
+    there was nothing to collect, also when there are no children at all (waitpid raises ChildProcessError then). One
+    SIGCHLD may stand for many deaths, so ask os.waitpid(-1, os.WNOHANG) until it has no more: it answers (pid, status)
+    for a child that has ended, and (0, 0) when children are left and all of them live. Source: waitpid(2).
     """
     collected: dict[int, int] = {}
     while True:
@@ -62,8 +66,9 @@ def reap() -> dict[int, int]:
 
 
 def forward(signal: int, child: int) -> None:
-    """Pass `signal`, which number 1 has received, on to process `child`; nothing happens when that is gone already.
+    """Pass the signal number `signal`, which number 1 has received, on to process `child` and to no other.
 
+    Nothing happens when that is gone already (ProcessLookupError): a signal may be on its way while its target ends.
     Number 1 must not die of a signal meant for the program behind it: it hands it on. Source: kill(2).
     """
     try:
@@ -77,10 +82,12 @@ def init(main: Callable[[], int | None], close: Sequence[int] = ()) -> int:
 
     `close` are descriptors that are the child's alone: number 1 closes its copies after the fork.
 
-    All signals are blocked before the fork and then fetched one by one with sigwait(2), so that none is lost between
-    two looks; the child unblocks them before it calls `main` (a blocked signal stays blocked across exec). SIGCHLD
-    means `reap`, every other signal `forward`. Orphans still alive when the child has ended are left to the kernel: it
-    kills them when number 1 ends. Sources: pid_namespaces(7), sigwait(3), pthread_sigmask(3).
+    First block all signals (`_signal.pthread_sigmask`, SIG_BLOCK, ALL_SIGNALS): a blocked signal is kept until somebody
+    fetches it. Then fork with `process.fork_call`; the child unblocks them (SIG_UNBLOCK) before it calls `main`, since
+    a blocked signal stays blocked across exec. Number 1 fetches one signal after the other with `_signal.sigwait`:
+    SIGCHLD means `reap`, and the end when `child` is among the collected; every other one is `forward`ed. Orphans still
+    alive when the child has ended are left to the kernel: it kills them when number 1 ends. Raises nothing of its own.
+    Sources: pid_namespaces(7), sigwait(3), pthread_sigmask(3).
     """
     _signal.pthread_sigmask(_signal.SIG_BLOCK, ALL_SIGNALS)
 
