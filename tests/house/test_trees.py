@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -30,6 +31,16 @@ def python(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]
     return subprocess.run(
         command, cwd=directory, env=environment, capture_output=True, text=True, timeout=300, check=False
     )  # fmt: skip
+
+
+def directories(chapter: contents.Chapter) -> list[str]:
+    """What a container program wants before the command, as its usage line says: the machine's own root each time."""
+    usage = next(line for line in chapter.container.read_text().splitlines() if "container.py " in line)
+    usage = re.search(r"container\.py [^`]*", usage)[0]  # type: ignore[index]
+    while "[" in usage:
+        usage, before = re.sub(r"\[[^\[\]]*\]", "", usage), usage
+        assert usage != before, f"{chapter.container}: {before}: a bracket is open"
+    return ["/"] * len(usage.split()[1:])
 
 
 def by_slug(chapter: contents.Chapter) -> str:
@@ -66,8 +77,9 @@ for name in {names!r}:
 @pytest.mark.parametrize("chapter", OPEN, ids=by_slug)
 def test_the_container_program_of_a_tree_runs(chapter: contents.Chapter, trees: dict[int, Path]) -> None:
     script = f"chapters/{chapter.slug}/container.py"
+    program = [sys.executable, "-B", script, *directories(chapter)]
     for command, status in [(["true"], 0), (["sh", "-c", "exit 7"], 7)]:
-        done = python(trees[chapter.number], "-m", "chapters.cage", "--", sys.executable, "-B", script, *command)
+        done = python(trees[chapter.number], "-m", "chapters.cage", "--", *program, *command)
         assert done.returncode == status, done.stdout + done.stderr
 
 
