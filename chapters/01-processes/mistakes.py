@@ -235,14 +235,6 @@ def clone3__only_the_pid(flags: int = 0, cgroup: int = -1) -> tuple[int, int]:
     return syscalls.call("clone3", ctypes.byref(arguments), ctypes.sizeof(arguments))  # type: ignore[return-value]
 
 
-def clone3__same_answer_for_both(flags: int = 0, cgroup: int = -1) -> tuple[int, int]:
-    """the child must get (0, -1)"""
-    pidfd = ctypes.c_int(-1)
-    arguments = _CloneArgs(flags=flags | CLONE_PIDFD, pidfd=ctypes.addressof(pidfd), exit_signal=SIGCHLD)
-    pid = syscalls.call("clone3", ctypes.byref(arguments), ctypes.sizeof(arguments))
-    return pid, pidfd.value
-
-
 def clone3__forgets_the_cgroup(flags: int = 0, cgroup: int = -1) -> tuple[int, int]:
     """no cgroup at all"""
     pidfd = ctypes.c_int(-1)
