@@ -27,6 +27,13 @@ from pathlib import Path
 
 # What a command borrows from the standard library on its way, and an interpreter does not already carry inside itself.
 BORROWED = ("ctypes", "ctypes._endian", "struct", "types")
+# What run, exec, ps and logs use: read at every start, so that the rest of minirt may grow without slowing them down.
+HOT = BORROWED + (
+    "minirt", "minirt.__main__", "minirt.errors", "minirt.trace", "minirt.state", "minirt.events", "minirt.units",
+    "minirt.cli", "minirt.cli.main", "minirt.cli.options", "minirt.cli.format", "minirt.cli.run", "minirt.cli.exec",
+    "minirt.cli.containers", "minirt.images", "minirt.images.lookup", "minirt.images.reference", "minirt.overlay",
+    "minirt.kernel.", "minirt.namespaces.", "minirt.process.", "minirt.cgroups.", "minirt.containers.",
+)
 
 LAUNCHER = '''\
 #!{interpreter} -IS
@@ -37,9 +44,9 @@ sys.path += {path!r}
 {bytecode}
 try:
     with open({bundle!r}, "rb", 0) as file:
-        version, finder, modules, extensions = loads(file.read())
+        version, finder, *contents = loads(file.read({hot}))
     if version == sys.version:
-        exec(finder, {{"modules": modules, "extensions": extensions}})
+        exec(finder, {{"bundle": {bundle!r}, "contents": contents}})
 except (OSError, ValueError, EOFError):
     pass  # no bundle, or not this interpreter's: the same modules as plain files
 from minirt.__main__ import main
@@ -51,21 +58,23 @@ from posix import geteuid, stat
 sys.dont_write_bytecode = stat({home!r}).st_uid != geteuid()'''
 BYTECODE_OF_AN_INSTALLATION = "sys.dont_write_bytecode = True"
 
-# Runs once, out of the bundle, with `modules` {name: (directory of a package or "", file, code)} and
-# `extensions` {name: file}.
+# Runs once, out of the bundle, with `contents`: modules {name: (directory of a package or "", file, code)}, cold {name:
+# (the same two, (offset, size) of its code in the bundle)}, extensions {name: file}.
 FINDER = '''\
 import sys
 from marshal import loads
 from _frozen_importlib import ModuleSpec
 from _frozen_importlib_external import ExtensionFileLoader
 
+modules, cold, extensions = contents
+
 class Bundle:
-    """Finds modules in the bundle and forgets each once it is loaded: a long-lived process shall not carry it twice."""
+    """Finds modules in the bundle; forgets each hot one once it is loaded: no process shall carry it twice."""
 
     @staticmethod
     def find_spec(name, path=None, target=None):
-        if name in modules:
-            directory, file, _ = modules[name]
+        if name in modules or name in cold:
+            directory, file, _ = modules.get(name) or cold[name]
             spec = ModuleSpec(name, Bundle, origin=file, is_package=bool(directory))
             spec.has_location = True
             if directory:
@@ -84,7 +93,15 @@ class Bundle:
 
     @staticmethod
     def exec_module(module):
-        exec(loads(modules.pop(module.__name__)[2]), module.__dict__)
+        name = module.__name__
+        if name in modules:
+            code = modules.pop(name)[2]
+        else:
+            offset, size = cold[name][2]
+            with open(bundle, "rb", 0) as file:
+                file.seek(offset)
+                code = file.read(size)
+        exec(loads(code), module.__dict__)
 
 sys.meta_path.insert(0, Bundle)
 '''
@@ -93,28 +110,42 @@ sys.meta_path.insert(0, Bundle)
 def make_bundle(target: Path, package: Path | None) -> int:
     """Write the bundle of this interpreter to `target`.
 
-    `package` is the directory of minirt's modules to put into it, or None for the borrowed ones alone. Returns how many
-    modules it holds. Raises OSError, or SyntaxError when a module of minirt does not compile.
+    `package` is the directory of minirt's modules to put into it, or None for the borrowed ones alone. First come those
+    of HOT and an index of the others, in one piece that a launcher reads whole; then the others. Returns the size of
+    that first piece in bytes. Raises OSError, or SyntaxError when a module of minirt does not compile.
     """
-    modules: dict[str, tuple[str, str, bytes]] = {}
+    found: dict[str, tuple[str, str, bytes]] = {}
     for name in BORROWED:
         spec = importlib.util.find_spec(name)
         if spec is not None and spec.origin and spec.origin.endswith(".py"):
             directory = os.path.dirname(spec.origin) if spec.submodule_search_locations else ""
-            modules[name] = directory, spec.origin, _compiled(Path(spec.origin))
+            found[name] = directory, spec.origin, _compiled(Path(spec.origin))
     for file in sorted(package.rglob("*.py")) if package else []:
         parts = list(file.relative_to(package.parent).with_suffix("").parts) if package else []
         directory = ""
         if parts[-1] == "__init__":
             directory = str(file.parent)
             parts.pop()
-        modules[".".join(parts)] = directory, str(file), _compiled(file)
+        found[".".join(parts)] = directory, str(file), _compiled(file)
     dynload = Path(sysconfig.get_path("platstdlib")) / "lib-dynload"
     suffix = sysconfig.get_config_var("EXT_SUFFIX")
     extensions = {file.name.removesuffix(suffix): str(file) for file in dynload.glob("*" + suffix)}
     finder = compile(FINDER, "<minirt's bundle>", "exec", dont_inherit=True)
-    _replace(target, marshal.dumps((sys.version, finder, modules, extensions)), 0o644)
-    return len(modules)
+
+    hot = {name: entry for name, entry in found.items()
+           if name in HOT or any(f"{name}.".startswith(part) for part in HOT if part.endswith("."))}
+    rest = [(name, entry) for name, entry in found.items() if name not in hot]
+
+    def first(start: int) -> bytes:
+        cold, offset = {}, start
+        for name, (directory, file, code) in rest:
+            cold[name] = directory, file, (offset, len(code))
+            offset += len(code)
+        return marshal.dumps((sys.version, finder, hot, cold, extensions))
+
+    piece = first(len(first(0)))    # an offset takes five bytes whatever its value, so the size is right the first time
+    _replace(target, piece + b"".join(code for _, (_, _, code) in rest), 0o644)
+    return len(piece)
 
 
 def _compiled(file: Path) -> bytes:
@@ -135,9 +166,9 @@ def interpreter() -> str:
     return os.path.realpath(getattr(sys, "_base_executable", sys.executable))
 
 
-def _launcher(target: Path, *, home: Path, bundle: Path, path: list[str], bytecode: str, made_by: str) -> None:
-    text = LAUNCHER.format(interpreter=interpreter(), home=home, bundle=str(bundle), path=path, bytecode=bytecode,
-                           made_by=made_by)
+def _launcher(target: Path, made_by: str, *, home: Path, bundle: Path, hot: int, path: list[str], bytecode: str) -> None:
+    text = LAUNCHER.format(interpreter=interpreter(), home=home, bundle=str(bundle), hot=hot, path=path,
+                           bytecode=bytecode, made_by=made_by)
     _replace(target, text.encode(), 0o755)
 
 
@@ -149,9 +180,9 @@ def install_checkout(checkout: Path, environment: Path) -> None:
     packages = environment / "lib" / version / "site-packages"
     _replace(packages / "minirt-checkout.pth", f"{checkout}\n".encode(), 0o644)
     bundle = environment / "lib" / "minirt.bundle"
-    make_bundle(bundle, None)
-    _launcher(environment / "bin" / "minirt", home=checkout, bundle=bundle, path=[str(checkout), str(packages)],
-              bytecode=BYTECODE_OF_A_CHECKOUT.format(home=str(checkout)), made_by="make hello")
+    _launcher(environment / "bin" / "minirt", "make hello", home=checkout, bundle=bundle,
+              hot=make_bundle(bundle, None), path=[str(checkout), str(packages)],
+              bytecode=BYTECODE_OF_A_CHECKOUT.format(home=str(checkout)))
 
 
 def install_system(checkout: Path, prefix: Path) -> None:
@@ -166,9 +197,8 @@ def install_system(checkout: Path, prefix: Path) -> None:
     fresh.rename(home)
     compileall.compile_dir(home, quiet=1)
     bundle = home / "minirt.bundle"
-    make_bundle(bundle, home / "minirt")
-    _launcher(prefix / "bin" / "minirt", home=home, bundle=bundle, path=[str(home)],
-              bytecode=BYTECODE_OF_AN_INSTALLATION, made_by="make install")
+    _launcher(prefix / "bin" / "minirt", "make install", home=home, bundle=bundle,
+              hot=make_bundle(bundle, home / "minirt"), path=[str(home)], bytecode=BYTECODE_OF_AN_INSTALLATION)
     _, _, completion, page = installed_files(prefix)
     done = subprocess.run([prefix / "bin" / "minirt", "completion", "bash"], capture_output=True, check=False)
     if done.returncode == 0:
