@@ -166,7 +166,8 @@ def interpreter() -> str:
     return os.path.realpath(getattr(sys, "_base_executable", sys.executable))
 
 
-def _launcher(target: Path, made_by: str, *, home: Path, bundle: Path, hot: int, path: list[str], bytecode: str) -> None:
+def _launcher(target: Path, made_by: str, *, home: Path, bundle: Path, hot: int, path: list[str],
+              bytecode: str) -> None:
     text = LAUNCHER.format(interpreter=interpreter(), home=home, bundle=str(bundle), hot=hot, path=path,
                            bytecode=bytecode, made_by=made_by)
     _replace(target, text.encode(), 0o755)
