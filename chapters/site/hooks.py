@@ -140,12 +140,16 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for chapter in open_chapters():
         if path := notebook_of(chapter):
             add_notebook(path, chapter, add)
-    sources: set[str] = set()
-    for file in list(files):
-        if file.src_uri.endswith(".md"):
-            sources |= linked_sources(file.content_string, file.src_uri)
-    for source in sorted(sources):
-        add(source_uri(source), source_page(source))
+    pages = [file for file in files if file.src_uri.endswith(".md")]
+    wanted = {path for page in pages for path in linked_sources(page.content_string, page.src_uri)}
+    shown_sources: set[str] = set()
+    while wanted:
+        path = wanted.pop()
+        shown_sources.add(path)
+        text = source_page(path)
+        add(source_uri(path), text)
+        if path.endswith(".md"):
+            wanted |= linked_sources(text, source_uri(path)) - shown_sources
     return files
 
 
@@ -154,8 +158,10 @@ def reference_page(module: str) -> str:
 
 
 def source_page(path: str) -> str:
-    """A page that shows one file of the repository, with numbered lines."""
+    """A page that shows one file of the repository: a page as a page, anything else with numbered lines."""
     text = (ROOT / path).read_text(errors="replace")
+    if path.endswith(".md"):
+        return text
     language = LANGUAGES.get(Path(path).suffix, "make" if path == "Makefile" else "text")
     return f"---\nsearch:\n  exclude: true\n---\n# {path}\n\n" + fence(text, f'{{ .{language} linenums="1" }}')
 
@@ -257,7 +263,8 @@ def repository_path(target: str, page: str) -> str | None:
     """
     if "://" in target or target.startswith(("mailto:", "/")):
         return None
-    path = posixpath.normpath(posixpath.join("chapters", posixpath.dirname(page), target))
+    base = posixpath.dirname(page.removeprefix("source/") if page.startswith("source/") else f"chapters/{page}")
+    path = posixpath.normpath(posixpath.join(base, target))
     return path if not path.startswith("..") and (ROOT / path).exists() else None
 
 
@@ -278,7 +285,7 @@ def site_path(path: str) -> str:
 
 def source_uri(path: str) -> str:
     """Where the page lies that shows a file (MkDocs leaves out names that begin with a dot)."""
-    return "source/" + re.sub(r"(^|/)\.", r"\1dot-", path) + ".md"
+    return "source/" + re.sub(r"(^|/)\.", r"\1dot-", path) + ("" if path.endswith(".md") else ".md")
 
 
 def linked_sources(text: str, page: str) -> set[str]:
@@ -327,7 +334,7 @@ def resolve(match: re.Match[str], page: str) -> str:
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Rewrite the links, and write out what a forge forgives."""
     here = page.file.src_uri
-    if here.startswith(("source/", "reference/")):
+    if here.startswith("reference/"):
         return markdown
     out: list[str] = []
     closing, before = "", ""
