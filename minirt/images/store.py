@@ -248,8 +248,9 @@ def remove(name: str, force: bool = False) -> list[str]:
             return [f"Untagged: {_familiar(full)}"]
         if not force:
             if full and users:
-                raise ConflictError(f"conflict: unable to remove repository reference \"{_familiar(full)}\" (must force)"
-                                    f" - container {users[0][:12]} is using its referenced image {short}")
+                raise ConflictError(
+                    f"conflict: unable to remove repository reference \"{_familiar(full)}\" (must force)"
+                    f" - container {users[0][:12]} is using its referenced image {short}")
             if len(names) > 1:
                 raise ConflictError(f"conflict: unable to delete {short} (must be forced)"
                                     " - image is referenced in multiple repositories")
@@ -362,7 +363,10 @@ def _collect_layers(root: str, needed: set[str]) -> list[str]:
     removed: list[str] = []
     for name in os.listdir(f"{root}/layers"):
         chain = name.removeprefix(_DEAD)
-        if name == "l" or chain in needed:
+        if name == "l" or (chain in needed and name == chain):
+            continue
+        if chain in needed and not os.path.exists(f"{root}/layers/{chain}"):
+            os.rename(f"{root}/layers/{name}", f"{root}/layers/{chain}")  # its removal was cut short, and it is needed
             continue
         # Renamed first: from here on nobody can pin it. Who pinned it a moment ago keeps it.
         if name == chain:
@@ -373,7 +377,8 @@ def _collect_layers(root: str, needed: set[str]) -> list[str]:
         removed.append(chain)
     removed = _topmost_first(root, removed)
     for chain in removed:
-        _unlink(f"{root}/layers/l/{chain[:20]}")
+        if chain not in needed:
+            _unlink(f"{root}/layers/l/{chain[:20]}")
         _remove(f"{root}/layers", f"{_DEAD}{chain}")
     return removed
 
