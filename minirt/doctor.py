@@ -124,7 +124,7 @@ def kind_of_machine() -> str:
     elif os.path.exists("/.dockerenv") or os.path.exists("/run/.containerenv"):
         inside = "a container"
     if inside:
-        return f"{inside}, {'privileged' if _capable(21) else 'without the rights to make containers'}"
+        return f"{inside}, {'privileged' if _bounded(21) else 'without the rights to make containers'}"
     if "microsoft" in release:
         return "WSL2"
     if os.path.exists("/mnt/lima-cidata") or any(name.startswith("LIMA_") for name in os.environ):

@@ -95,9 +95,9 @@ def test_wsl_a_codespace_and_a_hypervisor_are_told_apart(monkeypatch: pytest.Mon
     files["/proc/sys/kernel/osrelease"] = "6.6.36-microsoft-standard-WSL2\n"
     assert doctor.kind_of_machine() == "WSL2"
     monkeypatch.setenv("CODESPACES", "true")
-    files["/proc/self/status"] = "CapEff:\t00000000a80425fb\n"
+    files["/proc/self/status"] = "CapBnd:\t00000000a80425fb\n"
     assert doctor.kind_of_machine() == "a Codespace, without the rights to make containers"
-    files["/proc/self/status"] = "CapEff:\t000001ffffffffff\n"
+    files["/proc/self/status"] = "CapBnd:\t000001ffffffffff\n"
     assert doctor.kind_of_machine() == "a Codespace, privileged"
 
 
