@@ -138,18 +138,18 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     if text := differences():
         add("differences.md", text)
     for chapter in open_chapters():
-        if path := notebook_of(chapter):
-            add_notebook(path, chapter, add)
+        if book := notebook_of(chapter):
+            add_notebook(book, chapter, add)
     pages = [file for file in files if file.src_uri.endswith(".md")]
-    wanted = {path for page in pages for path in linked_sources(page.content_string, page.src_uri)}
+    wanted = {source for page in pages for source in linked_sources(page.content_string, page.src_uri)}
     shown_sources: set[str] = set()
     while wanted:
-        path = wanted.pop()
-        shown_sources.add(path)
-        text = source_page(path)
-        add(source_uri(path), text)
-        if path.endswith(".md"):
-            wanted |= linked_sources(text, source_uri(path)) - shown_sources
+        source = wanted.pop()
+        shown_sources.add(source)
+        text = source_page(source)
+        add(source_uri(source), text)
+        if source.endswith(".md"):
+            wanted |= linked_sources(text, source_uri(source)) - shown_sources
     return files
 
 
