@@ -72,7 +72,7 @@ class Work:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         try:
-            _remove(f"{self.root}/pending", self.name)
+            remove_path(f"{self.root}/pending", self.name)
         finally:
             _unlink(_work_lock(self.name))
             self._lock.release()
@@ -315,7 +315,7 @@ def collect(work: Work | None = None) -> list[str]:
     for name in [*dead, work.name] if work else dead:
         _judge_blobs(root, f"{root}/pending/{name}/blobs", blobs)
     for name in dead:
-        _remove(f"{root}/pending", name)
+        remove_path(f"{root}/pending", name)
         _unlink(_work_lock(name))
     for name in os.listdir(f"{root}/images"):
         if name.endswith(".tmp"):
@@ -379,7 +379,7 @@ def _collect_layers(root: str, needed: set[str]) -> list[str]:
     for chain in removed:
         if chain not in needed:
             _unlink(f"{root}/layers/l/{chain[:20]}")
-        _remove(f"{root}/layers", f"{_DEAD}{chain}")
+        remove_path(f"{root}/layers", f"{_DEAD}{chain}")
     return removed
 
 
@@ -420,7 +420,8 @@ def _unlink(path: str) -> None:
         pass
 
 
-def _remove(directory: str, name: str) -> None:
+def remove_path(directory: str, name: str) -> None:
+    """Remove `name` in the directory at that path, with all below it; nothing happens when it is missing."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         remove_tree(descriptor, name)
