@@ -45,6 +45,16 @@ def test_an_open_chapter_is_whole(chapter: contents.Chapter) -> None:
     assert [str(path.relative_to(contents.ROOT)) for path in wanted if not path.exists()] == []
 
 
+@pytest.mark.parametrize("chapter", [each for each in TABLE.chapters if each.open], ids=lambda each: each.slug)
+def test_the_teachers_page_knows_an_open_chapter_and_its_minutes(chapter: contents.Chapter) -> None:
+    page = (contents.ROOT / "chapters" / "teacher.md").read_text()
+    heading = f"## {chapter.number:02} {chapter.title}\n"
+    assert heading in page
+    part = page.split(heading)[1].split("\n## ")[0]
+    assert part.startswith(f"\n{chapter.minutes} minutes")
+    assert "**Show**" in part and "**Behind?**" in part
+
+
 @pytest.mark.parametrize("chapter", [each for each in TABLE.chapters if not each.open], ids=lambda each: each.slug)
 def test_a_planned_chapter_has_no_page_yet(chapter: contents.Chapter) -> None:
     assert not chapter.page.exists()
