@@ -305,17 +305,33 @@ def _commit(work: store.Work, parts: list[_Parts]) -> list[Loaded]:
                 if before not in ("", each.id):
                     loaded.displaced.append((loaded.names[-1], before))
         result.append(loaded)
+    doubles = _drop_doubles(work, index)
     store.write_index(index)
+    if doubles:
+        store.collect(work)
     for loaded in result:
         events.append("image", "load", loaded.id, {"name": loaded.names[0] if loaded.names else loaded.id})
     return result
 
 
+def _drop_doubles(work: store.Work, index: dict[str, Any]) -> bool:
+    """Drop entries without a name whose image another entry names: the same image in another packing."""
+    named = {_id_of(index, lookup.name_of(each)) for each in index["manifests"] if lookup.name_of(each)}
+    doubles = [each for each in index["manifests"] if not lookup.name_of(each) and _safe_id(each) in named]
+    for each in doubles:
+        for digest in store.blobs(each):
+            work.handle(digest)
+        index["manifests"].remove(each)
+    return bool(doubles)
+
+
 def _id_of(index: dict[str, Any], name: str) -> str:
-    for descriptor in index["manifests"]:
-        if name and lookup.name_of(descriptor) == name:
-            try:
-                return lookup.config_digest(descriptor)
-            except BadInputError:
-                return ""
-    return ""
+    """The id of the image that has the full reference `name`, "" when none has it."""
+    return next((_safe_id(each) for each in index["manifests"] if name and lookup.name_of(each) == name), "")
+
+
+def _safe_id(descriptor: dict[str, Any]) -> str:
+    try:
+        return lookup.config_digest(descriptor)
+    except BadInputError:
+        return ""  # made for another machine

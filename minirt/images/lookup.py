@@ -59,9 +59,9 @@ def find(name: str) -> Image:
         record = state.read_json(f"{state.root()}/chains/{identifier.removeprefix('sha256:')}")
     except FileNotFoundError:
         # The image is in the layout but was never unpacked: another tool put it there. Slow, once.
-        from minirt.images import load
+        from minirt.images.load import unpack_stored
 
-        record = load.unpack_stored(identifier)
+        record = unpack_stored(identifier)
     return Image(identifier, full, read_blob(identifier), record["chains"])
 
 

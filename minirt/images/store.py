@@ -259,7 +259,7 @@ def remove(name: str, force: bool = False) -> list[str]:
                                     f" - image is being used by container {users[0][:12]}")
         done += [f"Untagged: {_familiar(each)}" for each in names]
         for descriptor in mine:
-            for digest in _blobs(descriptor):
+            for digest in blobs(descriptor):
                 work.handle(digest)
         index["manifests"] = [each for each in index["manifests"] if each not in mine]
         write_index(index)
@@ -307,13 +307,13 @@ def collect(work: Work | None = None) -> list[str]:
     root = prepare()
     dead = [name for name in os.listdir(f"{root}/pending")
             if not (work and work.name == name) and not state.locked(_work_lock(name))]
-    blobs, identifiers, chains = _needed(root)
+    kept, identifiers, chains = _needed(root)
     for record in os.listdir(f"{root}/chains"):
         if record not in identifiers:
             _unlink(f"{root}/chains/{record}")
     removed = _collect_layers(root, chains)
     for name in [*dead, work.name] if work else dead:
-        _judge_blobs(root, f"{root}/pending/{name}/blobs", blobs)
+        _judge_blobs(root, f"{root}/pending/{name}/blobs", kept)
     for name in dead:
         remove_path(f"{root}/pending", name)
         _unlink(_work_lock(name))
@@ -325,11 +325,11 @@ def collect(work: Work | None = None) -> list[str]:
 
 def _needed(root: str) -> tuple[set[str], set[str], set[str]]:
     """(digests of blobs, names of chain records, chain ids) that images or pins need."""
-    blobs: set[str] = set()
+    kept: set[str] = set()
     identifiers: set[str] = set()
     chains: set[str] = set()
     for descriptor in lookup.read_index()["manifests"]:
-        blobs |= _blobs(descriptor)
+        kept |= blobs(descriptor)
         try:
             record = lookup.config_digest(descriptor)[7:]
             chains |= set(state.read_json(f"{root}/chains/{record}")["chains"])
@@ -342,16 +342,16 @@ def _needed(root: str) -> tuple[set[str], set[str], set[str]]:
             while chain and chain not in chains:
                 chains.add(chain)
                 chain = _parent(root, chain)
-    return blobs, identifiers, chains
+    return kept, identifiers, chains
 
 
-def _blobs(descriptor: dict[str, Any]) -> set[str]:
+def blobs(descriptor: dict[str, Any]) -> set[str]:
     """The digests of every blob that a descriptor needs, as far as the store has them."""
     found = {descriptor["digest"]}
     try:
         document = lookup.read_blob(descriptor["digest"])
         for below in document.get("manifests", []):
-            found |= _blobs(below)
+            found |= blobs(below)
         if "config" in document:
             found |= {each["digest"] for each in [document["config"], *document.get("layers", [])]}
     except BadInputError:
