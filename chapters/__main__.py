@@ -107,7 +107,7 @@ def check(options: argparse.Namespace) -> int:
     if chapter.exercises:
         workspace.require(chapter)
     workspace.make_current(chapter)
-    return 0 if _check(chapter, workspace) else 1
+    return 0 if _check(chapter, workspace, options.details) else 1
 
 
 def watch(options: argparse.Namespace) -> int:
@@ -133,7 +133,7 @@ def watch(options: argparse.Namespace) -> int:
         return 130
 
 
-def _check(chapter: Chapter, workspace: Workspace) -> bool:
+def _check(chapter: Chapter, workspace: Workspace, details: bool = False) -> bool:
     before = workspace.hashes(chapter)
     texts = {each.name: workspace.text_hash(each) for each in chapter.exercises}
     begin = time.monotonic()
@@ -149,6 +149,8 @@ def _check(chapter: Chapter, workspace: Workspace) -> bool:
     if chapter.exercises:
         workspace.remember(chapter, record)
     _report(chapter, workspace, verdict, solved, seconds)
+    if details and verdict.details:
+        print(f"\n{verdict.details}")
     return verdict.passed
 
 
@@ -404,7 +406,9 @@ def parser() -> argparse.ArgumentParser:
     added = command("list", list_chapters, "chapters and your progress")
     added.add_argument("--route", default="", metavar="NAME", help="only those of a route: evening, day, whole")
     chapter(command("start", start, "get a chapter with its functions emptied"), needed=True)
-    chapter(command("check", check, "judge what you have written, function by function"))
+    added = command("check", check, "judge what you have written, function by function")
+    chapter(added)
+    added.add_argument("--details", action="store_true", help="the failing test too, as pytest shows it")
     chapter(command("watch", watch, "check again whenever you save, until all is right"))
     for added in [
         command("hint", hint, "one hint more"),
@@ -466,6 +470,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (WorkshopError, contents.ContentsError, pages.PageError, skeleton.NoSuchPieceError, tree.TreeError) as error:
         print(error, file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0

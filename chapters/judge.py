@@ -58,6 +58,7 @@ class Verdict:
     file: str = ""
     line: int = 0
     manual: list[str] = dataclasses.field(default_factory=list)
+    details: str = ""  # what pytest would print
     seconds: float = 0.0
 
 
@@ -135,6 +136,7 @@ def ask(what: dict[str, Any]) -> Iterator[dict[str, Any]]:
         as_root("chapters.gate"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=contents.ROOT
     )
     assert process.stdin and process.stdout
+    silent = True
     try:
         try:
             process.stdin.write(json.dumps(what))
@@ -147,7 +149,13 @@ def ask(what: dict[str, Any]) -> Iterator[dict[str, Any]]:
             except ValueError:
                 continue
             if isinstance(event, dict) and "event" in event:
+                silent = False
                 yield event
+        if silent:
+            raise WorkshopError(
+                "the judge has not even begun; what it says is above.\n"
+                f"It needs pytest, in this interpreter: {sys.executable} (`make hello` and `make test` set one up)."
+            )
     finally:
         process.stdout.close()
         process.wait()
@@ -158,6 +166,7 @@ def _failed(verdict: Verdict, event: dict[str, Any], chapter: Chapter, workspace
     verdict.exercise = event.get("exercise") or ""
     verdict.message = event.get("message") or "it failed without a word."
     verdict.file, verdict.line = event.get("file") or "", event.get("line") or 0
+    verdict.details = event.get("details") or ""
     manual = event.get("manual") or []
     verdict.manual = [manual] if isinstance(manual, str) else list(manual)
     for each in chapter.exercises:
