@@ -38,7 +38,7 @@ def options(lower: Sequence[str], upper: str, work: str) -> str:
     the file system of `upper`, where the kernel prepares a change before it shows it whole. With an empty `upper` the
     overlay is read-only: then leave upperdir and workdir out. A ":" separates lower directories and a "," options, so
     write "\\\\:" and "\\\\," (a backslash before it) where a name contains one.
-    Raises MinirtError when the string exceeds `LONGEST` bytes. Source: overlayfs.rst "Multiple lower layers".
+    Raises MinirtError when the string exceeds `LONGEST` bytes. Sources: mount(8), overlayfs.rst "Multiple lower layers".
     """
     text = "lowerdir=" + ":".join(_escaped(directory) for directory in lower)
     if upper:
@@ -68,7 +68,7 @@ def make_whiteout(directory: int, name: str) -> None:
     """Record in the layer directory open as `directory` that `name` of the layers below is gone.
 
     A whiteout is a character device with the numbers 0 and 0 (`os.mknod` with S_IFCHR and `os.makedev`); mode and owner
-    do not matter. Raises OSError. Source: overlayfs.rst "whiteouts and opaque directories".
+    do not matter. Raises OSError. Sources: mknod(2), overlayfs.rst "whiteouts and opaque directories".
     """
     os.mknod(name, stat.S_IFCHR, os.makedev(0, 0), dir_fd=directory)
 
