@@ -76,7 +76,7 @@ def row(container: record.Container, now: record.State, whole: bool, sized: bool
     """
     config = container.config
     created = state.parse_time(config["Created"])
-    command = " ".join([config["Path"], *config["Args"]])
+    command = " ".join([config["Path"], *(f"'{word}'" if " " in word else word for word in config["Args"])])
     labels = config["Config"]["Labels"]
     image = config["Config"]["Image"]
     if not whole and record.is_hexadecimal(image.removeprefix("sha256:")) and len(image) >= 64:

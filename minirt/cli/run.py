@@ -118,12 +118,10 @@ def create(options: Options) -> int:
     if wanted["cidfile"]:
         client.check_cidfile(wanted["cidfile"])
     made = creation.make(wanted, options.arguments)
-    made.container.save()
-    made.lock.release()
     if wanted["cidfile"]:
         with open(wanted["cidfile"], "w") as file:
-            file.write(made.container.id)
-    os.write(1, made.container.id.encode() + b"\n")
+            file.write(made.id)
+    os.write(1, made.id.encode() + b"\n")
     return 0
 
 

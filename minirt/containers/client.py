@@ -42,7 +42,6 @@ class Client:
         self.settings: Any = None
         self.interrupts = 0
         self.id = ""
-        self.cidfile = ""
 
     def attend(self, until: str) -> int:
         """Stays until the message `until` (started, exit) has come. Returns the container's exit code, or 0.
@@ -64,9 +63,7 @@ class Client:
             if messages is None:
                 raise MinirtError("the monitor of the container was lost; `minirt ps -a` shows what is left")
             for message in messages:
-                if "made" in message:
-                    self.write_cidfile(message["made"])
-                elif "walls" in message:
+                if "walls" in message:
                     self.tell()
                     say(self.speak, {"go": 1})
                 elif "error" in message:
@@ -84,11 +81,6 @@ class Client:
                         return 0
                 elif "exit" in message:
                     return int(message["exit"])
-
-    def write_cidfile(self, id: str) -> None:
-        """Writes the id of the container where `--cidfile` wants it."""
-        if self.cidfile:
-            state.write_atomic(self.cidfile, id.encode(), sync=False)
 
     # -- signals -----------------------------------------------------------------------------------------------------
 
@@ -160,7 +152,7 @@ def run(asked: Mapping[str, Any], arguments: Sequence[str], tell: Callable[[], N
     `asked`: option values by long name. `arguments`: image and command line. `tell`: prints the narration so far.
     Returns the exit code of the container's process, 0 when detached. Raises MinirtError.
     """
-    from minirt.containers import monitor
+    from minirt.containers import create, monitor
 
     detached, tty = asked["detach"], asked["tty"]
     streams = (False, False, False) if detached else (asked["interactive"], True, True)
@@ -168,16 +160,16 @@ def run(asked: Mapping[str, Any], arguments: Sequence[str], tell: Callable[[], N
         raise MinirtError("cannot attach stdin to a TTY-enabled container because stdin is not a terminal")
     if asked["cidfile"]:
         check_cidfile(asked["cidfile"])
-
-    def make() -> Any:
-        from minirt.containers import create
-
-        return create.make(asked, arguments)
-
-    hear, speak = monitor.fork(make, streams, detached)
+    channel: list[int] = []
+    container = create.make(
+        asked, arguments, between=lambda lock: channel.extend(monitor.fork(lock, streams, detached))
+    )
+    hear, speak = channel
+    if asked["cidfile"]:
+        state.write_atomic(os.path.abspath(asked["cidfile"]), container.id.encode(), sync=False)
+    say(speak, {"begin": container.config})
     terminal = 0 if tty and streams[0] else -1
     client = Client(hear, speak, terminal=terminal, forward=asked["sig-proxy"] and not tty, tell=tell)
-    client.cidfile = asked["cidfile"]
     code = client.attend("started" if detached else "exit")
     if detached:
         os.write(1, client.id.encode() + b"\n")
@@ -196,7 +188,7 @@ def start(container: Container, *, attach: bool, interactive: bool, forward: boo
     """Starts a container that exists and is not running. Returns its exit code when attached, else 0. Raises
     MinirtError.
     """
-    from minirt.containers import create, monitor, repair
+    from minirt.containers import monitor, repair
 
     lock = repair.hold(container)
     tty = container.config["Config"]["Tty"]
@@ -205,8 +197,9 @@ def start(container: Container, *, attach: bool, interactive: bool, forward: boo
         lock.release()
         raise MinirtError("cannot attach stdin to a TTY-enabled container because stdin is not a terminal")
     streams = (stdin, attach, attach)
-    hear, speak = monitor.fork(lambda: create.Creation(container, lock), streams, detached=not (attach or stdin))
-    lock.release()  # the monitor has it now: a lock is shared by fork, and free when the last one closed it
+    hear, speak = monitor.fork(lock, streams, detached=not (attach or stdin))
+    lock.release()
+    say(speak, {"begin": container.config})
     client = Client(hear, speak, terminal=0 if tty and stdin else -1, forward=forward and not tty, tell=tell)
     return client.attend("exit" if attach or stdin else "started")
 

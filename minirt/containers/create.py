@@ -21,7 +21,7 @@ from minirt.errors import ConflictError, MinirtError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
     from minirt.images.lookup import Image
@@ -29,36 +29,39 @@ if TYPE_CHECKING:
 CHAPTER = 17
 
 
-class Creation:
-    """A container being made: `container`, and the `lock` that its maker holds."""
+def make(
+    asked: Mapping[str, Any], arguments: Sequence[str], between: Callable[[state.Lock], None] | None = None
+) -> record.Container:
+    """Makes the container that `run` or `create` asks for.
 
-    __slots__ = ("container", "lock")
-
-    def __init__(self, container: record.Container, lock: state.Lock) -> None:
-        self.container, self.lock = container, lock
-
-
-def make(asked: Mapping[str, Any], arguments: Sequence[str]) -> Creation:
-    """Makes the container that `run` or `create` asks for; its configuration is not written yet.
-
-    `asked`: option values by long name. `arguments`: the image and the command line. Returns the container, its
-    lock held. Raises MinirtError when the image is missing, the name is taken, or what was asked contradicts
-    itself; then nothing is left behind.
+    `asked`: option values by long name. `arguments`: the image and the command line. `between`: called with the
+    lock as soon as it is held: who shall hold it from then on (a monitor) takes a copy, and writes the
+    configuration; without it, the configuration is written here. Raises MinirtError when the image is missing, the
+    name is taken, or what was asked contradicts itself; then nothing is left behind.
     """
-    from minirt.images import lookup
-
     contradict(asked)
     if asked["name"]:
         record.check_name(asked["name"])
-    image = lookup.find(arguments[0])
-    config = compose(asked, arguments, image)
-    creation = reserve(asked["name"], config)
+    container, lock = reserve()
     try:
-        pin(creation.container)
+        if between:
+            between(lock)
+        from minirt.images import lookup
+
+        config = compose(asked, arguments, lookup.find(arguments[0]))
+        container.config = {**config, "Id": container.id, "Created": state.now()}
+        host_name(container)
+        take_name(container, asked["name"])
+        pin(container)
+        if not between:
+            container.save()
     except BaseException:
-        abandon(creation)
+        from minirt.containers import remove
+
+        remove.erase(container, lock)
         raise
-    return creation
+    lock.release()
+    return container
 
 
 def contradict(asked: Mapping[str, Any]) -> None:
@@ -73,47 +76,38 @@ def contradict(asked: Mapping[str, Any]) -> None:
         raise MinirtError(f"the working directory '{asked['workdir']}' is invalid, it needs to be an absolute path")
 
 
-@trace.narrated(CHAPTER, "take a name and a directory for the container", "mkdir, flock, symlink")
-def reserve(name: str, config: dict[str, Any]) -> Creation:
-    """Takes an id, both directories, the lock, and the name: `name`, or one that is invented when it is empty.
-
-    Raises ConflictError when the name is taken; then nothing is left behind.
-    """
-    container = record.Container(state.new_id(), config)
-    config["Id"], config["Created"] = container.id, state.now()
-    if not config["Config"]["Hostname"]:
-        config["Config"]["Hostname"] = os.uname().nodename if _host_name(config) else container.id[:12]
+@trace.narrated(CHAPTER, "take an id, a lock and a directory for the container", "mkdir, flock, mkdir")
+def reserve() -> tuple[record.Container, state.Lock]:
+    """Takes an id, the lock and both directories, in the order that a sweep relies on. Raises OSError."""
+    container = record.Container(state.new_id(), {})
     os.makedirs(container.run_directory, 0o700)
-    creation = Creation(container, state.Lock(container.lock_path))
-    creation.lock.acquire()
-    try:
-        os.makedirs(container.directory, 0o710)
-        if name:
-            record.claim_name(name, container.id)
-            config["Name"] = name
-        else:
-            config["Name"] = _invented_name(container.id)
-    except BaseException:
-        abandon(creation)
-        raise
-    return creation
+    lock = state.Lock(container.lock_path)
+    lock.acquire()
+    os.makedirs(container.directory, 0o710)
+    return container, lock
 
 
-def _host_name(config: dict[str, Any]) -> bool:
-    host = config["HostConfig"]
-    return "host" in (host["UTSMode"], host["NetworkMode"])
+def take_name(container: record.Container, name: str) -> None:
+    """Claims `name`, or one that is invented when it is empty. Raises ConflictError when it is taken."""
+    if name:
+        record.claim_name(name, container.id)
+    while not name:
+        from minirt.containers import names
 
-
-def _invented_name(id: str) -> str:
-    from minirt.containers import names
-
-    while True:
         name = names.invent()
         try:
-            record.claim_name(name, id)
-            return name
+            record.claim_name(name, container.id)
         except ConflictError:
-            continue
+            name = ""
+    container.config["Name"] = name
+
+
+def host_name(container: record.Container) -> None:
+    """The host name that was not given: the machine's where its names or network are shared, else from the id."""
+    host = container.config["HostConfig"]
+    if not container.config["Config"]["Hostname"]:
+        shared = "host" in (host["UTSMode"], host["NetworkMode"])
+        container.config["Config"]["Hostname"] = os.uname().nodename if shared else container.id[:12]
 
 
 def pin(container: record.Container) -> None:
@@ -129,30 +123,30 @@ def pin(container: record.Container) -> None:
             raise MinirtError(f"the image {container.config['Config']['Image']} was removed meanwhile: try again")
 
 
-def abandon(creation: Creation) -> None:
-    """Takes back what `reserve` and `pin` made."""
-    from minirt.containers import remove
-
-    remove.erase(creation.container, creation.lock)
-
-
 # -- what the image says and what was asked, merged --------------------------------------------------------------
 
 
 def compose(asked: Mapping[str, Any], arguments: Sequence[str], image: Image) -> dict[str, Any]:
     """The configuration of a container, without id, name and time. Raises MinirtError when there is no command."""
-    from minirt.containers import mounts, values
-
     theirs = image.config.get("config") or {}
     entrypoint, command = command_line(asked, arguments[1:], theirs)
     if not [*entrypoint, *command]:
         raise MinirtError("no command specified")
     words = [*entrypoint, *command]
-    given = [] if not (asked["env"] or asked["env-file"]) else values.environment(
-        asked["env-file"], asked["env"], os.environ
-    )
+    env = list(theirs.get("Env") or [])
+    if asked["env"] or asked["env-file"]:
+        from minirt.containers import values
+
+        env = values.merged(env, values.environment(asked["env-file"], asked["env"], os.environ))
+    labels = dict(theirs.get("Labels") or {})
+    if asked["label"] or asked["label-file"]:
+        from minirt.containers import values
+
+        labels.update(values.labels(asked["label-file"], asked["label"]))
     bound = [*asked["volume"], *asked["mount"]]
     if bound:
+        from minirt.containers import mounts
+
         mounts.check_sources(bound)
     return {
         "Id": "",
@@ -170,13 +164,13 @@ def compose(asked: Mapping[str, Any], arguments: Sequence[str], image: Image) ->
             "Tty": asked["tty"],
             "OpenStdin": asked["interactive"],
             "StdinOnce": asked["interactive"] and not asked["detach"],
-            "Env": values.merged(theirs.get("Env") or [], given) if given else list(theirs.get("Env") or []),
+            "Env": env,
             "Cmd": command or None,
             "Image": arguments[0],
             "Volumes": theirs.get("Volumes") or None,
             "WorkingDir": asked["workdir"] or theirs.get("WorkingDir") or "",
             "Entrypoint": entrypoint or None,
-            "Labels": {**(theirs.get("Labels") or {}), **values.labels(asked["label-file"], asked["label"])},
+            "Labels": labels,
             "StopSignal": asked["stop-signal"] or theirs.get("StopSignal") or "",
             "StopTimeout": asked["stop-timeout"],
         },

@@ -1,9 +1,12 @@
 """Chapter 17: the monitor: one small process for each container, its parent, for its whole life.
 
 It is forked from the command (`run`, `start`) before anything heavy is imported, and leads a session of its own, so
-it stays when the command or its terminal goes. It makes the container, holds its lock, owns its pipes or its
-terminal, writes the log, hands output to whoever is attached, waits, records how it ended, and cleans up. There is
-no daemon: as many containers, so many monitors.
+it stays when the command or its terminal goes. It holds the container's lock, owns its pipes or its terminal,
+writes the log, hands output to whoever is attached, waits, records how it ended, and cleans up. There is no daemon:
+as many containers, so many monitors.
+
+Command and monitor share the work of the beginning, on two cores at once: the command looks up the image and puts the
+configuration together, while the monitor loads what it needs to build walls.
 
     command ---fork--- monitor ---clone--- process 1 of the container
        |   messages       |    pipes, pidfd
@@ -24,6 +27,7 @@ import _signal
 import os
 
 from minirt import state, trace
+from minirt.containers import record
 from minirt.containers.peer import Peer
 from minirt.errors import MinirtError
 
@@ -32,17 +36,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from minirt.containers.create import Creation
-
 CHAPTER = 17
 IN, OUT = 1, 4  # POLLIN, POLLOUT of <poll.h>
 
 
-def fork(make: Callable[[], Creation], streams: tuple[bool, bool, bool], detached: bool) -> tuple[int, int]:
+def fork(lock: state.Lock, streams: tuple[bool, bool, bool], detached: bool) -> tuple[int, int]:
     """Forks the monitor of a container; returns (where its messages come, where to write to it).
 
-    `make`: called in the monitor, makes or loads the container and takes its lock. `streams`: whether this process's
-    standard input, output and error are attached. `detached`: nobody stays to wait for the end.
+    `lock`: the container's, held; the monitor keeps a copy, and a flock is free when its last copy is closed.
+    `streams`: whether this process's standard input, output and error are attached. `detached`: nobody stays to
+    wait for the end. The monitor then waits for `{"begin": CONFIGURATION}`.
 
     All signals are blocked when this returns: one that comes now waits until the command knows whom to forward it to.
     """
@@ -55,7 +58,7 @@ def fork(make: Callable[[], Creation], streams: tuple[bool, bool, bool], detache
             os.close(hear)
             os.close(spoken)
             be_born()
-            code = Monitor(Peer(heard, speak), detached).live(make, streams)
+            code = Monitor(Peer(heard, speak), lock, detached).live(streams)
         except BaseException as error:
             from minirt.errors import place_of
 
@@ -81,30 +84,36 @@ def be_born() -> None:
     _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
 
 
+def load_walls() -> None:
+    """Imports what a container's walls are built with, while the command still puts its configuration together."""
+    from minirt.cgroups import tree  # noqa: F401
+    from minirt.containers import specify  # noqa: F401
+    from minirt.process import launch  # noqa: F401
+
+
 class Monitor:
     """The life of one container."""
 
-    def __init__(self, peer: Peer, detached: bool) -> None:
+    def __init__(self, peer: Peer, lock: state.Lock, detached: bool) -> None:
         self.peers = [peer]
+        self.lock = lock
         self.detached = detached
         self.watched: dict[int, tuple[int, Callable[[int], None]]] = {}
         self.ended = False
         self.input = -1  # where the container's standard input is written to
         self.waiting = b""  # what does not fit in there yet
         self.input_ended = False  # to be closed when that is written
+        self.early: list[dict[str, Any]] = []  # messages that came before the container was there
 
-    def live(self, make: Callable[[], Creation], streams: tuple[bool, bool, bool]) -> int:
+    def live(self, streams: tuple[bool, bool, bool]) -> int:
         """From the making of the container to its end. Returns the exit code of the monitor itself."""
-        try:
-            creation = make()
-        except MinirtError as error:
-            self.peers[0].say({"error": str(error), "code": error.exit_code})
-            return 1
-        self.container, self.lock = creation.container, creation.lock
+        load_walls()
+        config = self.told_to_begin()
+        if config is None:
+            return self.command_is_gone()
+        self.container = record.Container(config["Id"], config)
         self.config, self.host = self.container.config["Config"], self.container.config["HostConfig"]
         self.removes = bool(self.host["AutoRemove"])
-        if self.host["ContainerIDFile"]:
-            self.peers[0].say({"made": self.container.id})
         try:
             self.begin(streams)
         except (MinirtError, OSError) as error:
@@ -115,6 +124,28 @@ class Monitor:
         return 0
 
     # -- the beginning ---------------------------------------------------------------------------------------------
+
+    def told_to_begin(self) -> dict[str, Any] | None:
+        """Waits for the configuration. None when the command could not make the container, or is gone."""
+        while True:
+            messages = self.peers[0].ear.hear()
+            if messages is None:
+                return None
+            for message in messages:
+                if "begin" in message:
+                    config: dict[str, Any] = message["begin"]
+                    return config
+                self.early.append(message)
+
+    def command_is_gone(self) -> int:
+        """Takes back what it had made, unless it did so itself."""
+        from minirt.containers import remove
+
+        id = self.lock.path.split("/")[-2]
+        container = record.Container(id, {})
+        if os.path.isdir(container.directory) and not os.path.exists(f"{container.directory}/config.json"):
+            remove.erase(container, self.lock)
+        return 1
 
     def begin(self, streams: tuple[bool, bool, bool]) -> None:
         """Starts the container. Raises MinirtError or OSError when it cannot be started."""
@@ -151,6 +182,8 @@ class Monitor:
             self.let_narrate(first)
         self.handle.start()
         first.say({"started": self.container.id})
+        for message in self.early:
+            self.obey(first, message)
         if self.detached:
             self.drop(first)
 
