@@ -216,8 +216,7 @@ def tag(source: str, target: str) -> None:
         raise BadInputError(f"Error parsing reference: \"{target}\" is not a valid repository/tag: {error}") from None
     if wanted.digest:
         raise BadInputError("refusing to create a tag with a digest reference")
-    prepare()
-    with lock():
+    with Work(), lock():
         identifier, full = lookup.resolve(source)
         index = lookup.read_index()
         mine = [each for each in index["manifests"] if _is(each, identifier)]
