@@ -38,7 +38,7 @@ def options(lower: Sequence[str], upper: str, work: str) -> str:
     the file system of `upper`, where the kernel prepares a change before it shows it whole. With an empty `upper` the
     overlay is read-only: then leave upperdir and workdir out. A ":" separates lower directories and a "," options, so
     write "\\\\:" and "\\\\," (a backslash before it) where a name contains one.
-    Raises MinirtError when the string exceeds `LONGEST` bytes. Sources: mount(8), overlayfs.rst "Multiple lower layers".
+    Raises MinirtError when the string exceeds `LONGEST` bytes. Sources: mount(8), overlayfs.rst.
     """
     text = "lowerdir=" + ":".join(_escaped(directory) for directory in lower)
     if upper:
