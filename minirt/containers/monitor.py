@@ -156,7 +156,6 @@ class Monitor:
         first = self.peers[0]
         self.group = tree.group(f"{tree.PARENT}/{self.container.id}")
         self.group.create()
-        specify.write_files(self.container)
         spec = specify.specification(self.container)
         stdio, sources = self.make_pipes()
         self.handle = launch.prepare(spec, stdio, self.group)

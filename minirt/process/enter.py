@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import _signal
 import os
-import resource
 import sys
 
 from minirt import trace
@@ -80,6 +79,10 @@ def find_program(name: str, env: Sequence[str]) -> str:
 
 def set_limits(limits: Sequence[dict[str, Any]]) -> None:
     """Set resource limits from entries {"type": "RLIMIT_NOFILE", "soft", "hard"} (-1: unlimited). setrlimit(2)."""
+    if not limits:
+        return
+    import resource  # loaded by `launch` already: nothing can be imported from here on
+
     for limit in limits:
         try:
             resource.setrlimit(getattr(resource, limit["type"]), (limit["soft"], limit["hard"]))

@@ -14,17 +14,17 @@ clone. Manual pages: namespaces(7), clone(2), pipe(7), unix(7) "SCM_RIGHTS".
 
 from __future__ import annotations
 
-import _socket
 import fcntl
 import os
 
 from minirt import errors, overlay, state, trace
 from minirt.kernel import mount, paths, process, syscalls
 from minirt.namespaces import ipc, mnt, net, pid, uts
-from minirt.process import enter, init, program, terminal
+from minirt.process import enter, program
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import _socket
     from typing import Any
 
     from minirt.cgroups.tree import Group
@@ -104,7 +104,10 @@ def prepare(spec: dict[str, Any], stdio: tuple[int, int, int] = (0, 1, 2), group
     gate, gate_in = os.pipe()
     last = program.sealed()
     ours = theirs = None
+    load_what_it_needs(spec)
     if spec["process"].get("terminal"):
+        import _socket
+
         ours, theirs = _socket.socketpair()
     new = {entry["type"] for entry in spec["linux"]["namespaces"] if "path" not in entry}
     cgroup = group.descriptor if group else -1
@@ -123,6 +126,17 @@ def prepare(spec: dict[str, Any], stdio: tuple[int, int, int] = (0, 1, 2), group
     if theirs is not None:
         theirs.close()
     return Handle(number, pidfd, report_out, gate_in, ours, spec["process"]["args"][0])
+
+
+def load_what_it_needs(spec: dict[str, Any]) -> None:
+    """Import what only some processes need; the others shall not pay for it. Within the container's root nothing can be
+    imported any more, so what is used there must be here already."""
+    if spec["process"].get("terminal"):
+        from minirt.process import terminal  # noqa: F401
+    if spec["process"].get("init"):
+        from minirt.process import init  # noqa: F401
+    if spec["process"].get("rlimits"):
+        import resource  # noqa: F401
 
 
 def _arrange(stdio: tuple[int, int, int], report: int, gate: int, last: int, channel: int) -> None:
@@ -173,8 +187,12 @@ def _child(spec: dict[str, Any], new: set[str], group: Group | None) -> int:
         for place in (0, 1, 2):
             os.dup2(slave, place)
         os.close(slave)
+        from minirt.process import terminal
+
         terminal.control(0)
     if wanted.get("init"):
+        from minirt.process import init
+
         return init.run(lambda: _become(spec), close=(REPORT, PROGRAM))
     enter.execute(spec, PROGRAM)
 
@@ -229,6 +247,10 @@ def make(entry: dict[str, Any]) -> int:
 
 def open_terminal(root: int) -> int:
     """Open a pty of the container's devpts, hand its master to the parent, return the slave."""
+    import _socket
+
+    from minirt.process import terminal
+
     master, slave = terminal.open_pair(root)
     terminal.attach_console(root, master)
     channel = _socket.socket(fileno=MASTER)
@@ -240,6 +262,8 @@ def open_terminal(root: int) -> int:
 
 def _receive(channel: _socket.socket) -> int:
     """The pty's master, as the child sent it."""
+    import _socket
+
     _, ancillary, _, _ = channel.recvmsg(1, _socket.CMSG_SPACE(4), _socket.MSG_CMSG_CLOEXEC)
     channel.close()
     return int.from_bytes(ancillary[0][2][:4], "little")

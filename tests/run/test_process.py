@@ -17,7 +17,7 @@ import pytest
 from minirt.cgroups import tree
 from minirt.errors import CannotInvokeError, CommandNotFoundError, MinirtError
 from minirt.kernel import process
-from minirt.process import launch, program, spec, users
+from minirt.process import launch, program, spec, terminal, users
 
 pytestmark = pytest.mark.caged
 
@@ -194,7 +194,7 @@ def test_a_terminal_of_the_containers_own(root: Path) -> None:
     script = "tty; test -c /dev/console && stty size; read line; echo got $line"
     handle = launch.prepare(specification(root, "sh", "-c", script, terminal=True))
     handle.ready()
-    launch.terminal.resize(handle.master, 24, 100)
+    terminal.resize(handle.master, 24, 100)
     handle.start()
     text = b""
     while b"100" not in text:
