@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import os
 
+from minirt.cli.options import PROGRAM
 from minirt.errors import MinirtError
 
 try:
@@ -41,6 +42,27 @@ def show(text: str) -> None:
     data = memoryview(text.encode("utf-8", "surrogateescape"))
     while data:
         data = data[os.write(1, data):]
+
+
+def describe(names: Iterable[str], find: Callable[[str], Any], template: str) -> int:
+    """Prints what `find` returns for each name, as the template of an `inspect` says, and tells what was not found.
+
+    `template`: '' for a JSON list of all, 'json' for that on one line, else a template for each. Returns 0, or 1 when
+    something was not found. Raises MinirtError for a template that is none."""
+    shape = Template(template) if template not in ("", "json") else None
+    found, complaints = [], []
+    for name in names:
+        try:
+            found.append(find(name))
+        except MinirtError as error:
+            complaints.append(f"{PROGRAM}: {error}\n")
+    if shape is not None:
+        show("".join(shape.render(each) + "\n" for each in found))
+    else:
+        show(to_json(found, indent=0 if template == "json" else 4) + "\n")
+    for complaint in complaints:
+        os.write(2, complaint.encode("utf-8", "surrogateescape"))
+    return 1 if complaints else 0
 
 
 def to_json(value: Any, indent: int = 0) -> str:

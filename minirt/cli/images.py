@@ -199,9 +199,9 @@ def tag(options: Options) -> int:
 
 def inspect_image(options: Options) -> int:
     """`minirt image inspect`."""
-    from minirt.cli.inspect import show
+    from minirt.images import inspect
 
-    return show(options.arguments, "image", options["format"])
+    return formats.describe(options.arguments, inspect.inspect, options["format"])
 
 
 COMMANDS = {

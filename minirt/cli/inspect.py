@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
-
 from minirt.cli import format as formats
-from minirt.cli.options import PROGRAM, Command, Option, Options
+from minirt.cli.options import Command, Option, Options
 from minirt.errors import MinirtError, NotFoundError
 
 TYPE_CHECKING = False
@@ -41,24 +39,7 @@ def find(text: str, kind: str, sized: bool) -> dict[str, Any]:
 
 def show(names: list[str], kind: str, template: str, sized: bool = False) -> int:
     """Prints the descriptions of all that can be found, tells what cannot. Returns the exit code."""
-    shape = formats.Template(template) if template not in ("", "json") else None
-    found, code = [], 0
-    complaints = []
-    for name in names:
-        try:
-            found.append(find(name, kind, sized))
-        except MinirtError as error:
-            complaints.append(f"{PROGRAM}: {error}\n")
-            code = 1
-    if shape is not None:
-        formats.show("".join(shape.render(each) + "\n" for each in found))
-    elif template == "json":
-        formats.show(formats.to_json(found) + "\n")
-    else:
-        formats.show(formats.to_json(found, indent=4) + "\n")
-    for complaint in complaints:
-        os.write(2, complaint.encode("utf-8", "surrogateescape"))
-    return code
+    return formats.describe(names, lambda name: find(name, kind, sized), template)
 
 
 def inspect(options: Options) -> int:
