@@ -391,7 +391,9 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     top.add_argument("--workspace", type=_directory, metavar="DIR", help="your files lie there (default: workspace/)")
-    top.set_defaults(do=list_chapters, route="")
+    route = "only the chapters of a route: evening, day, whole"
+    top.add_argument("--route", default="", metavar="NAME", help=route)
+    top.set_defaults(do=list_chapters)
     commands = top.add_subparsers(title="commands", metavar="COMMAND")
 
     def command(name: str, do: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
@@ -404,7 +406,7 @@ def parser() -> argparse.ArgumentParser:
         to.add_argument("chapter", type=int, nargs=None if needed else "?", metavar="N", help=text)
 
     added = command("list", list_chapters, "chapters and your progress")
-    added.add_argument("--route", default="", metavar="NAME", help="only those of a route: evening, day, whole")
+    added.add_argument("--route", default=argparse.SUPPRESS, metavar="NAME", help=route)
     chapter(command("start", start, "get a chapter with its functions emptied"), needed=True)
     added = command("check", check, "judge what you have written, function by function")
     chapter(added)

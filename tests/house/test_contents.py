@@ -33,7 +33,7 @@ def test_routes_go_forward_through_chapters_that_exist() -> None:
 
 def test_an_evening_is_short_enough_and_a_day_too() -> None:
     minutes = {name: sum(TABLE.chapter(n).minutes for n in numbers) for name, numbers in TABLE.routes.items()}
-    assert minutes["evening"] <= 4 * 60
+    assert minutes["evening"] <= 2 * 60
     assert minutes["day"] <= 6 * 60
 
 
