@@ -295,6 +295,51 @@ def test_after_destruction_the_next_check_works(learner: Learner) -> None:
 
 # -- use and leave -----------------------------------------------------------------------------------------------
 
+CONFIGURE = '''\
+def configure(hostname: str, domainname: str = "") -> None:
+    """x"""
+    name = os.fsencode(hostname) + b"-by-learner"
+    syscalls.call("sethostname", name, len(name))
+'''
+
+
+def test_after_use_minirt_run_does_what_the_participants_functions_do(learner: Learner) -> None:
+    made = learner.command(sys.executable, "-B", "-m", "minirt.images.hello", sudo=True)
+    assert made.returncode == 0, made.stderr
+    run = [sys.executable, "-B", "-m", "minirt", "run", "--rm", "--hostname", "box", "hello-world"]
+    run += ["cat", "/proc/sys/kernel/hostname"]
+    assert learner.command(*run, sudo=True).stdout == "box\n"
+
+    learner("start", "2")
+    learner("use")
+    done = learner.command(*run, sudo=True)
+    assert (done.returncode, done.stdout) == (125, "")
+    said(done, "workspace/minirt/namespaces/uts.py:32: enter() is not filled in yet")
+    assert "Traceback" not in done.stderr
+
+    learner.write("enter", ENTER)
+    learner.write("configure", CONFIGURE)
+    done = learner.command(*run, sudo=True)
+    assert done.stdout == "box-by-learner\n"
+    said(done, "running your functions from /home/learner/minirt/workspace")
+
+    learner.write("configure", CONFIGURE.replace("os.fsencode(hostname)", "hostname"))
+    done = learner.command(*run, sudo=True)
+    assert (done.returncode, done.stdout) == (125, "")
+    said(done, "TypeError", f"{learner.file}:")
+    assert "Traceback" not in done.stderr
+
+    learner.save("def enter(:\n")
+    done = learner.command(*run, sudo=True)
+    assert (done.returncode, done.stdout) == (125, "")
+    said(done, f"{learner.file}:1: Python cannot read this line")
+
+    learner("leave")
+    done = learner.command(*run, sudo=True)
+    assert done.stdout == "box\n"
+    assert "running your functions" not in done.stderr
+
+
 WHICH = "from minirt import workshop; workshop.activate(); from minirt.namespaces import uts; print(uts.__file__)"
 
 
