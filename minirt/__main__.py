@@ -12,9 +12,13 @@ import sys
 
 def main() -> int:
     """Runs the command line of this process. Never returns: the process ends with the command's exit code."""
-    from minirt import workshop
+    from minirt import state
 
-    workshop.activate()
+    directory = state.run_path()
+    if directory and os.access(f"{directory}/workspace", os.F_OK):  # one failed call, where no workshop is going on
+        from minirt import workshop
+
+        workshop.activate()
     from minirt.cli.main import main as command_line
 
     code = 1

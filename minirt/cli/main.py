@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 
-from minirt import workshop
 from minirt.cli.options import PROGRAM, Command, HelpAsked
 from minirt.errors import MinirtError, UsageError
 
@@ -144,17 +143,24 @@ def main(argv: Sequence[str]) -> int:
     except OSError as error:
         if "MINIRT_DEBUG" in os.environ:
             raise
-        if yours := workshop.explain(error):
+        if yours := _explained(error):
             return _write(2, f"{PROGRAM}: {yours}\n", 125)
         about = f": {error.filename}" if error.filename else ""
         return _write(2, f"{PROGRAM}: {error.strerror or error}{about}\n", 1)
     except Exception as error:
         if "MINIRT_DEBUG" in os.environ:
             raise
-        if yours := workshop.explain(error):
+        if yours := _explained(error):
             return _write(2, f"{PROGRAM}: {yours}\n", 125)
         kind = type(error).__name__
         return _write(2, f"{PROGRAM}: a mistake in minirt itself ({kind}: {error}); MINIRT_DEBUG=1 shows where\n", 1)
+
+
+def _explained(error: Exception) -> str:
+    """What a participant should hear, when the exception came out of their function; else ''."""
+    from minirt import workshop
+
+    return workshop.explain(error)
 
 
 def _write(descriptor: int, text: str, code: int) -> int:
