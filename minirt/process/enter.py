@@ -16,7 +16,7 @@ import _signal
 import os
 import sys
 
-from minirt import trace
+from minirt import capabilities, trace
 from minirt.errors import CannotInvokeError, CommandNotFoundError, MinirtError
 from minirt.kernel import paths, process
 from minirt.process import users
@@ -45,6 +45,17 @@ def become(user: users.User) -> None:
     os.setgroups(user.groups)
     os.setresgid(user.gid, user.gid, user.gid)
     os.setresuid(user.uid, user.uid, user.uid)
+
+
+def shrink(granted: dict[str, list[str]], user: users.User) -> None:
+    """Leave this process the capabilities that `granted` names, lists by the names of the specification.
+
+    Where only "bounding" is given it is Docker's rule: root may use all of that, anybody else none of it.
+    """
+    bounding = granted["bounding"] if user.uid == 0 else []
+    permitted = capabilities.mask(granted.get("permitted", bounding))
+    effective = capabilities.mask(granted.get("effective", bounding))
+    capabilities.set_sets(effective, permitted, capabilities.mask(granted.get("inheritable", ())))
 
 
 def find_program(name: str, env: Sequence[str]) -> str:
@@ -106,7 +117,14 @@ def execute(spec: dict[str, Any], program: int) -> NoReturn:
     directory = paths.make_directories(root, wanted.get("cwd") or "/")
     set_limits(wanted.get("rlimits", ()))
     os.umask(0o022)
+    granted = wanted.get("capabilities")
+    if granted is not None:
+        capabilities.limit(capabilities.mask(granted["bounding"]))  # needs CAP_SETPCAP, so before the sets shrink
     become(user)
+    if granted is not None:
+        shrink(granted, user)
+    if wanted.get("noNewPrivileges"):
+        capabilities.set_no_new_privileges()
     try:
         os.fchdir(directory)
     except OSError as error:

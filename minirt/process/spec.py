@@ -4,7 +4,8 @@ A plain dict. Where the specification has no word, ours is noted:
 
     process   args, env, cwd, terminal, rlimits, oomScoreAdj as in the specification;
               user: {"name": "USER[:GROUP]", "groups": [NAMES OR IDS]}: ours, looked up in the container's own
-              /etc/passwd and /etc/group once it is the root; init: True puts an init in front (chapter 03)
+              /etc/passwd and /etc/group once it is the root; init: True puts an init in front (chapter 03);
+              capabilities: as in the specification; with "bounding" alone root may use all of it, others nothing
     root      path, readonly; overlay: ours: {"layers", "lower", "upper", "work"} (chapter 09), mounted at `path`
     hostname, domainname, mounts
     linux     namespaces ([{"type", "path"?}]; a type that is not named is shared with the machine), devices,
@@ -14,6 +15,8 @@ The tables are Docker's defaults.
 """
 
 from __future__ import annotations
+
+from minirt import capabilities
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,7 +53,8 @@ def default(args: Sequence[str], root: str, hostname: str = "minirt") -> Spec:
     """The specification of a process that runs `args` in the directory `root`, with Docker's mounts and masks."""
     return {
         "ociVersion": "1.0.2",
-        "process": {"terminal": False, "args": list(args), "env": [PATH], "cwd": "/", "user": {"name": "0:0"}},
+        "process": {"terminal": False, "args": list(args), "env": [PATH], "cwd": "/", "user": {"name": "0:0"},
+                    "capabilities": {"bounding": list(capabilities.DEFAULT)}},
         "root": {"path": root, "readonly": False},
         "hostname": hostname,
         "mounts": [dict(mount) for mount in MOUNTS],

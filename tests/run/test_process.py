@@ -345,3 +345,20 @@ def test_a_killed_launch_says_so(root: Path) -> None:
     with pytest.raises(MinirtError):
         handle.start()
     handle.wait()
+
+
+def test_root_keeps_fourteen_capabilities_and_others_none(root: Path) -> None:
+    show = ("grep", "^Cap", "/proc/self/status")
+    sets = dict(line.split(":\t") for line in run(root, *show).text.splitlines())
+    assert sets == {"CapInh": "0" * 16, "CapPrm": "00000000a80425fb", "CapEff": "00000000a80425fb",
+                    "CapBnd": "00000000a80425fb", "CapAmb": "0" * 16}
+    sets = dict(line.split(":\t") for line in run(root, *show, user={"name": "web"}).text.splitlines())
+    assert sets == {"CapInh": "0" * 16, "CapPrm": "0" * 16, "CapEff": "0" * 16, "CapBnd": "00000000a80425fb",
+                    "CapAmb": "0" * 16}
+    few = {"bounding": ["CAP_KILL"]}
+    sets = dict(line.split(":\t") for line in run(root, *show, capabilities=few).text.splitlines())
+    assert sets["CapEff"] == sets["CapBnd"] == "0000000000000020"
+
+
+def test_no_new_privileges(root: Path) -> None:
+    assert "NoNewPrivs:\t1" in run(root, "cat", "/proc/self/status", noNewPrivileges=True).text
