@@ -543,17 +543,20 @@ class Cage:
         self._await_birth(ours)
 
     def _await_birth(self, ours: socket.socket) -> None:
-        """Receive the first process's descriptor from the keeper, or the reason why there is none."""
+        """Receive the first process's descriptor from the keeper and its "ready", in whichever order they come."""
+        answer = ""
         with ours:
-            message, descriptors, _, _ = socket.recv_fds(ours, 65536, 1)
-            if descriptors:
-                self.first_pidfd = descriptors[0]
-                self.first_pid = int(message)
-                message = ours.recv(65536)
-        if message != b"ready":
+            while not (self.first_pidfd >= 0 and answer):
+                message, descriptors, _, _ = socket.recv_fds(ours, 65536, 1)
+                if descriptors:
+                    self.first_pidfd, self.first_pid = descriptors[0], int(message)
+                elif message:
+                    answer = message.decode(errors="replace")
+                if not message or answer not in ("", "ready"):
+                    break
+        if answer != "ready":
             self.close()
-            reason = message.decode(errors="replace") or "its keeper died"
-            raise CageError(f"the cage could not be built: {reason}")
+            raise CageError(f"the cage could not be built: {answer or 'its first process died'}")
 
     def _keep(self, first: Callable[[], int], state: str, root: str, theirs: socket.socket) -> int:
         """The keeper: make the namespaces, fork the first process, wait for it. Never in the cage's cgroups itself."""
@@ -568,7 +571,8 @@ class Cage:
         pid = os.fork()
         if not pid:
             _end_with(lambda: self._be_first(first, state, root, carry, theirs))
-        socket.send_fds(theirs, [str(pid).encode()], [os.pidfd_open(pid)])
+        with contextlib.suppress(BrokenPipeError):  # the first process has failed already, and the caller knows
+            socket.send_fds(theirs, [str(pid).encode()], [os.pidfd_open(pid)])
         theirs.close()
         return _exit_code(os.waitpid(pid, 0)[1])
 
