@@ -83,6 +83,20 @@ def test_the_host_is_named_inside_and_not_outside(spawn: Callable[..., Any], out
 
 
 @pytest.mark.exercise("minirt.namespaces.uts.configure")
+def test_it_needs_no_program(inside: Callable[..., Any]) -> None:
+    def named() -> str:
+        uts.enter()
+        os.environ["PATH"] = "/nowhere"
+        uts.configure("box")
+        return os.uname().nodename
+
+    assert inside(named) == "box", (
+        "configure() must set the name without any program's help: a container has no `hostname` command to lend you. "
+        "Use the system call"
+    )
+
+
+@pytest.mark.exercise("minirt.namespaces.uts.configure")
 def test_a_name_is_counted_in_bytes(inside: Callable[..., Any]) -> None:
     def named() -> bytes:
         uts.enter()
@@ -109,20 +123,6 @@ def test_the_longest_name_fits_and_a_longer_one_is_refused(inside: Callable[...,
 
     assert inside(named, 64) == "n" * 64, "a name of 64 bytes must fit: the length does not count a closing NUL"
     assert inside(named, 65) == "OSError 22", "the kernel refuses a name of 65 bytes (EINVAL): let the OSError out"
-
-
-@pytest.mark.exercise("minirt.namespaces.uts.configure")
-def test_it_needs_no_program(inside: Callable[..., Any]) -> None:
-    def named() -> str:
-        uts.enter()
-        os.environ["PATH"] = "/nowhere"
-        uts.configure("box")
-        return os.uname().nodename
-
-    assert inside(named) == "box", (
-        "configure() must set the name without any program's help: a container has no `hostname` command to lend you. "
-        "Use the system call"
-    )
 
 
 @pytest.mark.exercise("minirt.namespaces.uts.configure")
