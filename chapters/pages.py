@@ -53,7 +53,7 @@ def fill(text: str, path: Path, root: Path = contents.ROOT) -> str:
     exercises = {each.name for chapter in contents.read(root).chapters for each in chapter.exercises}
     filled: list[str] = []
     marker: re.Match[str] | None = None
-    for number, line, fenced in _lines(text):
+    for number, line, fenced in lines(text):
         here = f"{path}:{number}"
         if not fenced and (found := CODE.match(line)):
             if marker:
@@ -71,6 +71,11 @@ def fill(text: str, path: Path, root: Path = contents.ROOT) -> str:
     if marker:
         raise PageError(f"{path}: the marker {marker[0]} has no {END}.")
     return "\n".join(filled) + "\n"
+
+
+def markers(text: str) -> list[re.Match[str]]:
+    """The markers of code on a page, with the groups `file` and `names`."""
+    return [found for _, line, fenced in lines(text) if not fenced and (found := CODE.match(line))]
 
 
 def _pieces(file: str, names: list[str], here: str, root: Path, exercises: set[str]) -> list[str]:
@@ -146,7 +151,7 @@ def transcripts(text: str, path: Path) -> list[Transcript]:
     block: list[tuple[int, str]] | None = None
     kind: re.Match[str] | None = None
     start = 0
-    for number, line, fenced in _lines(text):
+    for number, line, fenced in lines(text):
         fence = FENCE.match(line)
         if not fenced and (SHELL.match(before) and (not fence or fence["info"].strip() != "console")):
             raise PageError(f"{path}:{number}: after {before} comes a fence `console`.")
@@ -192,7 +197,7 @@ LINK = re.compile(r"!?\[(?:[^\[\]]|\[[^\]]*\])*\]\((?P<target>[^()\s]+(?:\([^()]
 def broken_links(path: Path, root: Path = contents.ROOT) -> list[str]:
     """A sentence for each link of a page that leads to no file of the repository, or to no heading of it."""
     wrong = []
-    for number, line, fenced in _lines(path.read_text()):
+    for number, line, fenced in lines(path.read_text()):
         if fenced:
             continue
         for link in LINK.finditer(re.sub(r"`[^`]*`", "code", line)):
@@ -213,7 +218,7 @@ def broken_links(path: Path, root: Path = contents.ROOT) -> list[str]:
 def headings(text: str) -> set[str]:
     """The anchors of a page, as a forge makes them out of its headings."""
     anchors: set[str] = set()
-    for _, line, fenced in _lines(text):
+    for _, line, fenced in lines(text):
         if not fenced and (found := re.match(r"^#{1,6} +(.+?)\s*#*$", line)):
             words = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", found[1]).lower()
             anchor = re.sub(r"[^\w\- ]", "", words).replace(" ", "-")
@@ -223,8 +228,8 @@ def headings(text: str) -> set[str]:
     return anchors
 
 
-def _lines(text: str) -> Iterator[tuple[int, str, bool]]:
-    """(number, line, whether it lies inside a fence); the fence's own two lines count as outside."""
+def lines(text: str) -> Iterator[tuple[int, str, bool]]:
+    """Yield (number, line, whether it lies inside a fence) for each line; a fence's own two lines count as outside."""
     ticks = ""
     for number, line in enumerate(text.split("\n") if not text.endswith("\n") else text[:-1].split("\n"), 1):
         fence = FENCE.match(line)

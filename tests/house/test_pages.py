@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from chapters import contents, pages, transcript
 
 PAGES = pages.files()
+OPEN = [each for each in contents.chapters() if each.open]
 
 
 def name(path: Path) -> str:
@@ -32,9 +34,33 @@ def test_transcripts_are_what_the_shell_says(path: Path) -> None:
     assert not differences, "\n".join(str(each) for each in differences)
 
 
-def test_every_open_chapter_has_a_page() -> None:
-    missing = [each.slug for each in contents.chapters() if each.open and not each.page.exists()]
-    assert not missing
+@pytest.mark.parametrize("path", PAGES, ids=name)
+def test_a_page_uses_only_what_a_forge_renders(path: Path) -> None:
+    """No admonitions, tabs, includes, and no HTML but <details>, <summary>, <br> and <code>."""
+    foreign = re.compile(r'^(!!!|\?\?\?|===) |--8<--|<(?!/?(?:details|summary|br|code)\b|!--|https?:|kbd>)/?[a-zA-Z]')
+    wrong = []
+    for number, line, fenced in pages.lines(path.read_text()):
+        if not fenced and foreign.search(re.sub(r"`[^`]*`", "", line)):
+            wrong.append(f"{name(path)}:{number}: {line}")
+    assert not wrong
+
+
+@pytest.mark.parametrize("chapter", OPEN, ids=lambda each: each.slug)
+def test_the_page_of_an_open_chapter_shows_its_exercises_and_its_container_program(chapter: contents.Chapter) -> None:
+    text = chapter.page.read_text()
+    shown = {(found["file"], each) for found in pages.markers(text) for each in found["names"].split() or [""]}
+    for each in chapter.exercises:
+        file = str(contents.module_file(each.module).relative_to(contents.ROOT))
+        outer = [(file, ""), (file, each.function), (file, each.function.split(".")[0])]
+        assert shown & set(outer), f"the page does not show {each.name}: <!-- code {file} {each.function} -->"
+    assert f"chapters/{chapter.slug}/container.py" in {file for file, _ in shown}
+
+
+@pytest.mark.parametrize("chapter", OPEN, ids=lambda each: each.slug)
+def test_the_page_of_an_open_chapter_names_what_lies_beyond(chapter: contents.Chapter) -> None:
+    text = chapter.page.read_text()
+    for module in chapter.beyond:
+        assert str(contents.module_file(module).relative_to(contents.ROOT)) in text
 
 
 # -- the markers themselves --------------------------------------------------------------------------------------
