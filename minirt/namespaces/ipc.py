@@ -26,6 +26,7 @@ CLONE_NEWIPC = 0x08000000  # <linux/sched.h>
 def enter() -> None:
     """Move this process into a new IPC namespace, which holds no System V object and no POSIX queue.
 
+    Use `syscalls.unshare` with CLONE_NEWIPC and nothing else. The objects of the old namespace stay where they are.
     Raises OSError (EPERM without CAP_SYS_ADMIN). Sources: ipc_namespaces(7), unshare(2).
     """
     syscalls.unshare(CLONE_NEWIPC)
@@ -36,8 +37,9 @@ def shared_memory(size: int) -> int:
     """Make the file system for /dev/shm: an empty tmpfs of at most `size` bytes, mode 1777 (everybody may create, only
     the owner may remove), without set-user-id bits, devices and programs.
 
-    Return it as a descriptor of a mount that is attached nowhere yet (`mount.filesystem`, with the options "size" and
-    "mode" and the flags "nosuid", "nodev", "noexec"). Raises OSError. Sources: shm_overview(7), tmpfs(5).
+    Return it as a descriptor of a mount that is attached nowhere yet: what `mount.filesystem` returns for the kind
+    "tmpfs", with the options "size" and "mode" (their values are str), the words "nosuid", "nodev", "noexec", and
+    "shm" as source. Raises OSError. Sources: shm_overview(7), tmpfs(5).
     """
     return mount.filesystem("tmpfs", {"size": str(size), "mode": "1777"}, ("nosuid", "nodev", "noexec"), source="shm")
 
@@ -46,8 +48,9 @@ def shared_memory(size: int) -> int:
 def message_queues() -> int:
     """Make the file system for /dev/mqueue: it shows the queues of the IPC namespace in which it is *made*.
 
-    So `enter` must come first. Return it as a descriptor of a mount that is attached nowhere yet (`mount.filesystem`,
-    flags as for /dev/shm). Raises OSError. Source: mq_overview(7), "Mounting the message queue filesystem".
+    So `enter` must come first. Return it as a descriptor of a mount that is attached nowhere yet (`mount.filesystem`
+    with the kind "mqueue", no options, and the words of /dev/shm). Raises OSError.
+    Source: mq_overview(7) "Mounting the message queue filesystem".
     """
     return mount.filesystem("mqueue", {}, ("nosuid", "nodev", "noexec"))
 
