@@ -96,7 +96,7 @@ def start(options: argparse.Namespace) -> int:
     if unfinished:
         names = ", ".join(f"{each.number:02} {each.title}" for each in unfinished)
         print(f"\nWhat it needs of earlier chapters ({names}) comes from the book's own code.")
-    print(f"\nThen: {ME} check {chapter.number}   (stuck: {ME} hint {chapter.number})")
+    print(f"\nThen: {ME} check {chapter.number}   (or `watch`: whenever you save; stuck: `hint`)")
     return 0
 
 
