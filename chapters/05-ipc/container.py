@@ -1,8 +1,9 @@
-"""The container program, chapter 05: a host name, process numbers, a root and shared memory of its own.
+"""The container program, chapter 05: shared memory and message queues of its own.
 
-    container.py [--hostname NAME] [--ipc private|host] [--shm-size BYTES] [COMMAND [ARG ...]]
+    container.py [--hostname NAME] [--init] [--ipc private|host] [--shm-size BYTES] ROOTFS [COMMAND [ARG ...]]
 
-New in it: an IPC namespace, and the two file systems that go with it. With --ipc host it has the machine's.
+ROOTFS is a directory with all that the command needs, or / for a view of this machine's own files. New in it: an IPC
+namespace, and the two file systems that go with it; with --ipc host, the machine's.
 """
 
 import os
@@ -11,51 +12,68 @@ import sys
 from minirt.kernel import mount, process
 from minirt.namespaces import ipc, mnt, pid, uts
 
-SHOW = ["sh", "-c", "ipcs; findmnt /dev/shm; findmnt /dev/mqueue; exec sh"]
-USR = ("usr", "bin", "sbin", "lib", "lib64", "etc")  # the machine's programs, read-only
+MOUNTS = {
+    "/proc": {"type": "proc", "options": ["nosuid", "nodev", "noexec"]},
+    "/dev": {"type": "tmpfs", "options": ["nosuid", "mode=755", "size=64k"]},
+}
+MASKED = ("/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/timer_list", "/sys/firmware")
+READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+SHOW = ["sh", "-c", "cat /proc/sysvipc/shm; ls -l /dev/shm /dev/mqueue"]
 
 
-def build_root(options: dict[str, str]) -> int:
-    """Chapter 04's root, on a tmpfs; now with /dev/shm and /dev/mqueue. Returns a descriptor of it."""
-    mnt.attach(mount.filesystem("tmpfs", {"mode": "755"}), os.open("/", os.O_PATH), "/mnt")
-    root = os.open("/mnt", os.O_PATH | os.O_DIRECTORY)
-    for name in USR:
-        if os.path.islink(f"/{name}"):
-            os.symlink(os.readlink(f"/{name}"), name, dir_fd=root)
-        elif os.path.isdir(f"/{name}"):
-            mnt.attach(mnt.bind(f"/{name}", ("bind", "ro")), root, name)
-    mnt.attach(mount.filesystem("proc", {}, ("nosuid", "nodev", "noexec")), root, "proc")
-    mnt.attach(mount.filesystem("tmpfs", {"mode": "755"}, ("nosuid",)), root, "dev")
+def build_root(directory: str, shared: dict[str, int]) -> int:
+    """Put the container's root together, with the mounts of `shared` at their places; return a descriptor of it."""
+    place = os.open(directory, os.O_PATH | os.O_DIRECTORY)
+    root = mount.clone("", place, recursive=True)  # pivot_root wants a mount: bind the directory onto itself
+    mount.move_mount(root, place)
+    for destination, entry in MOUNTS.items():
+        mnt.attach(mnt.make(entry), root, destination)
     mnt.make_devices(root)
-    private = options["--ipc"] == "private"
-    mnt.attach(ipc.shared_memory(int(options["--shm-size"])) if private else mnt.bind("/dev/shm"), root, "dev/shm")
-    mnt.attach(ipc.message_queues() if private else mnt.bind("/dev/mqueue"), root, "dev/mqueue")
+    for destination, tree in shared.items():
+        mnt.attach(tree, root, destination)
+    for path in MASKED:
+        mnt.mask(root, path)
+    for path in READ_ONLY:
+        mnt.make_read_only(root, path)
     return root
 
 
-def contained(options: dict[str, str], command: list[str]) -> None:
-    uts.enter()
-    uts.configure(options["--hostname"])
-    if options["--ipc"] == "private":
-        ipc.enter()  # before the queues' file system is made: it shows those of the namespace that it is made in
-    mnt.enter()
-    mnt.pivot(build_root(options))
-    os.execvp(command[0], command)
-
-
 def main(arguments: list[str]) -> int:
-    options = {"--hostname": "box", "--ipc": "private", "--shm-size": str(64 << 20)}
-    while len(arguments) > 1 and arguments[0] in options:
-        options[arguments[0]], arguments = arguments[1], arguments[2:]
+    options = {"--hostname": "box", "--init": "", "--ipc": "private", "--shm-size": str(64 << 20)}
+    while arguments and arguments[0] in options:
+        name = arguments.pop(0)
+        options[name] = "yes" if name == "--init" else arguments.pop(0)
+    directory, command = (arguments or ["/"])[0], arguments[1:] or SHOW
+
+    def become_the_command() -> int:
+        try:
+            os.execvp(command[0], command)
+        except OSError as error:
+            print(f"container.py: {command[0]}: {error.strerror}", file=sys.stderr)
+            return 127
+
+    def contained() -> int:
+        uts.enter()
+        uts.configure(options["--hostname"])
+        if options["--ipc"] == "host":
+            shared = {path: mnt.bind(path) for path in ("/dev/shm", "/dev/mqueue")}
+        else:
+            ipc.enter()  # first: /dev/mqueue shows the queues of the namespace in which it is made
+            shared = {"/dev/shm": ipc.shared_memory(int(options["--shm-size"])), "/dev/mqueue": ipc.message_queues()}
+        mnt.enter()
+        mnt.pivot(build_root(directory, shared))
+        return pid.init(become_the_command) if options["--init"] else become_the_command()
+
     child, _ = pid.birth()
     if child:
         return process.wait(child)
+    code = 1
     try:
-        contained(options, arguments or SHOW)
+        code = contained()
     except Exception as error:
         print(f"container.py: {error}", file=sys.stderr)
     finally:
-        os._exit(1)  # number 1 ends here: it must not go on as a second container.py
+        os._exit(code)
 
 
 if __name__ == "__main__":

@@ -242,22 +242,22 @@ def test_the_container_program_shows_nothing_of_the_machine(
     note = Path("/dev/shm/note")
     note.write_text("swordfish\n")
     try:
-        ran = container("sh", "-c", LOOK)
+        ran = container("/", "sh", "-c", LOOK)
         assert (ran.status, ran.stdout.split()) == (0, ["/dev/mqueue:", "/dev/shm:"]), ran
-        ran = container("--ipc", "host", "sh", "-c", LOOK)
+        ran = container("--ipc", "host", "/", "sh", "-c", LOOK)
         assert (ran.status, ran.stdout.split()) == (0, [str(KEY), "/dev/mqueue:", queue, "/dev/shm:", "note"]), ran
     finally:
         note.unlink()
 
 
 def test_the_container_program_leaves_nothing_in_shared_memory(container: Callable[..., Any]) -> None:
-    ran = container("sh", "-c", "echo here > /dev/shm/note && cat /dev/shm/note && df -B1 --output=size /dev/shm")
+    ran = container("/", "sh", "-c", "echo here > /dev/shm/note && cat /dev/shm/note && df -B1 --output=size /dev/shm")
     assert (ran.status, ran.stdout.split()) == (0, ["here", "1B-blocks", str(64 << 20)]), ran
     assert not os.path.exists("/dev/shm/note")
-    ran = container("--shm-size", "1048576", "df", "-B1", "--output=size", "/dev/shm")
+    ran = container("--shm-size", "1048576", "/", "df", "-B1", "--output=size", "/dev/shm")
     assert ran.stdout.split()[-1] == "1048576", ran
 
 
 def test_the_container_program_returns_the_commands_exit_code(container: Callable[..., Any]) -> None:
-    assert container("sh", "-c", "exit 41").status == 41
-    assert container("sh", "-c", "kill -KILL $$; exit 5").status == 5, "number 1 does not hear itself"
+    assert container("/", "sh", "-c", "exit 41").status == 41
+    assert container("/", "sh", "-c", "kill -KILL $$; exit 5").status == 5, "number 1 does not hear itself"
