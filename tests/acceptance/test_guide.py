@@ -1,0 +1,199 @@
+"""The command lines of a beginner's guide to Docker, in their order, with `docker` read as `minirt`.
+
+Each line either works, and then it is executed here, as root, in one cage from the first to the last; or it belongs to
+a chapter that is planned, and then minirt has to say so, with the chapter's number. README.md's table of what works is
+made from the same list:
+
+    python tests/acceptance/test_guide.py      write the table into README.md
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+BEGIN, END = "<!-- what works -->", "<!-- /what works -->"
+IDLE = "sleep"  # the container that is listed, stopped, killed and removed runs this
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """One command line of the guide."""
+
+    text: str
+    chapter: int = 0  # that brings it; 0: it works
+    real: str = ""  # what to type for a text with <placeholders>; @ is the container that runs
+    output: str = ""  # a regular expression that must be found in what a working line prints
+    before: tuple[str, ...] = ()  # what the guide's reader has done meanwhile
+    instead: str = ""  # for the table, where another word than "works" says more
+
+
+LINES = (
+    # 2. How Docker works under the hood
+    Line("minirt run hello-world", output="Hello from minirt!"),
+    # 4. Getting started
+    Line("sudo minirt --version", output=r"^minirt version \d"),
+    Line("sudo systemctl status docker", 20, instead="not needed: there is no daemon; chapter 20 brings one"),
+    Line("sudo systemctl start docker", 20, instead="not needed: there is no daemon; chapter 20 brings one"),
+    Line("sudo minirt run hello-world", output="Hello from minirt!"),
+    # 6. Essential commands: images
+    Line("sudo minirt build -t my_app .", 18),
+    Line("sudo minirt images", output=r"REPOSITORY +TAG +IMAGE ID(?s:.*)my_app +latest"),
+    Line("sudo minirt image ls", output=r"REPOSITORY +TAG +IMAGE ID(?s:.*)hello-world +latest"),
+    Line("sudo minirt rmi <image_name>", real="minirt rmi spare", output="Untagged: spare:latest"),
+    Line("sudo minirt rmi -f <image_name>", real="minirt rmi -f hello-world", output="Untagged: hello-world:latest"),
+    Line("minirt pull <username>/my_app", 14, real="minirt pull ada/my_app"),
+    Line("sudo minirt tag my_app <username>/my_app", real="minirt tag my_app ada/my_app"),
+    Line("sudo minirt push <username>/my_app", 14, real="minirt push ada/my_app"),
+    Line("sudo minirt login", 14),
+    # containers
+    Line("sudo minirt run my_app", output="my app speaks"),
+    Line("minirt run -p 5000:5000 myserver", 15),
+    Line("minirt run -d my-app:latest", output=r"^[0-9a-f]{64}$"),
+    Line("minirt run -d -p 8080:80 my-app:latest", 15),
+    Line("sudo minirt ps", output=rf"CONTAINER ID +IMAGE(?s:.*)my-app:latest +\"{IDLE}"),
+    Line("sudo minirt ps -a", output=r"my_app(?s:.*)Exited \(0\)"),
+    Line("sudo minirt stop <container_id>", real="minirt stop -t 1 @", output="^@$"),
+    Line("sudo minirt kill <container_id>", real="minirt kill @", output="^@$", before=("minirt start @",)),
+    Line("sudo minirt rm <container_id>", real="minirt rm @", output="^@$", before=("minirt wait @",)),
+    # getting help
+    Line("minirt help", output=r"Usage: +minirt \[OPTIONS\] COMMAND"),
+    Line("minirt <command> --help", real="minirt run --help", output=r"Usage: +minirt run \[OPTIONS\] IMAGE"),
+    # 7. Compose
+    Line("minirt compose up -d", 19),
+    Line("minirt compose down", 19),
+    # 8. Network and port mapping
+    Line("minirt run -p <host_port>:<container_port> <image>", 15, real="minirt run -p 5000:5000 myserver"),
+    Line("minirt run -p 5000:5000 myserver", 15),
+    # 9. Best practices: what is said there in words
+    Line("minirt volume create data", 16),
+    Line("minirt run -v data:/data my_app", 16),
+    Line("minirt run -u 1000:1000 my_app", output="my app speaks"),
+    # 10. The workflow: write, build, run, tag, push, pull elsewhere
+    Line("minirt build -t myapp .", 18),
+    Line("minirt run myapp", output="my app speaks"),
+    Line("minirt tag myapp username/myapp"),
+    Line("minirt push username/myapp", 14),
+    Line("minirt pull username/myapp", 14),
+    Line("minirt run username/myapp", output="my app speaks"),
+)
+WORKING = [line for line in LINES if not line.chapter]
+PLANNED = [line for line in LINES if line.chapter]
+
+
+def title(chapter: int) -> str:
+    """The title of a chapter, as the table of contents has it."""
+    import tomllib
+
+    rows = tomllib.loads((ROOT / "chapters" / "chapters.toml").read_text())["chapter"]
+    return next(row["title"] for row in rows if row["number"] == chapter)
+
+
+def table() -> str:
+    """The table of README.md: each line once, in the order of the guide."""
+    rows = {}
+    for line in LINES:
+        text = line.text.removeprefix("sudo ") if "minirt" in line.text else line.text
+        planned = f"chapter {line.chapter:02d}, {title(line.chapter)}" if line.chapter else "works"
+        rows.setdefault(text, line.instead or planned)
+    return "\n".join(["| | |", "|---|---|", *(f"| `{text}` | {state} |" for text, state in rows.items())])
+
+
+def write() -> None:
+    """Put the table between its markers in README.md."""
+    readme = ROOT / "README.md"
+    head, rest = readme.read_text().split(BEGIN)
+    tail = rest.split(END)[1] if END in rest else rest
+    readme.write_text(f"{head}{BEGIN}\n\n{table()}\n\n{END}{tail}")
+
+
+def test_the_readme_says_what_works() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert BEGIN in text and END in text
+    found = text.split(BEGIN)[1].split(END)[0].strip()
+    assert found == table(), "write it anew: python tests/acceptance/test_guide.py"
+
+
+def typed(text: str) -> subprocess.CompletedProcess[str]:
+    """Run one command line as root types it, in the cage."""
+    words = text.removeprefix("sudo ").split()
+    assert words[0] == "minirt"
+    return subprocess.run(
+        [sys.executable, "-m", "minirt", *words[1:]],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def make_images(place: Path) -> None:
+    """The images that the guide's reader would have built or pulled: load them into the store of this cage."""
+    import shutil
+
+    from minirt.images import hello, pack
+
+    app, server = pack.Tree(), pack.Tree()
+    app.program(str(shutil.which("cat")), "/bin/cat")
+    app.text("/etc/words", "my app speaks\n")
+    server.program(str(shutil.which(IDLE)), f"/bin/{IDLE}")
+    pack.write_image(str(place / "app.tar"), app, {"Cmd": ["/bin/cat", "/etc/words"]}, ["my_app", "myapp"])
+    idle = {"Cmd": [IDLE, "1000"], "Env": ["PATH=/bin"]}
+    pack.write_image(str(place / "server.tar"), server, idle, ["myserver", "my-app", "spare"])
+    hello.write(str(place / "hello.tar"))
+    for name in ("app", "server", "hello"):
+        done = typed(f"minirt load -q -i {place}/{name}.tar")
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.caged
+@pytest.mark.limit(180)
+@pytest.mark.leaves("the guide does not tidy up")
+def test_the_guide_from_top_to_bottom(tmp_path: Path) -> None:
+    make_images(tmp_path)
+    running = "none"
+    for line in WORKING:
+        for text in line.before:
+            assert typed(text.replace("@", running)).returncode in (0, 137, 143), text
+        text = (line.real or line.text).replace("@", running)
+        done = typed(text)
+        assert done.returncode == 0, f"{text}: {done.stdout}{done.stderr}"
+        assert re.search(line.output.replace("@", running), done.stdout, re.MULTILINE), f"{text}: {done.stdout}"
+        if " -d " in text:
+            running = done.stdout.strip()[:12]
+
+
+@pytest.mark.caged
+@pytest.mark.limit(180)
+@pytest.mark.leaves("the guide does not tidy up")
+def test_what_cannot_work_yet_names_its_chapter(tmp_path: Path) -> None:
+    make_images(tmp_path)
+    for line in PLANNED:
+        if "systemctl" in line.text:
+            continue
+        done = typed(line.real or line.text)
+        assert done.returncode != 0, f"{line.text} works: say so in this file, and write README.md's table anew"
+        assert f"chapter {line.chapter}" in done.stderr, f"{line.text}: {done.stderr}"
+        assert "Traceback" not in done.stderr
+
+
+def test_nothing_is_left_from_a_chapter_that_is_open() -> None:
+    import tomllib
+
+    rows = tomllib.loads((ROOT / "chapters" / "chapters.toml").read_text())["chapter"]
+    opened = {row["number"] for row in rows if row["status"] == "open"}
+    assert [line.text for line in PLANNED if line.chapter in opened] == []
+
+
+if __name__ == "__main__":
+    os.chdir(ROOT)
+    write()
