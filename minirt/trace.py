@@ -61,7 +61,11 @@ def narrated(chapter: int, text: str, call: str = "") -> Callable[[Callable[P, T
             if _descriptor >= 0:
                 values: dict[str, Any] = {**defaults, **dict(zip(names, args, strict=False)), **kwargs}
                 step(chapter, text.format(**values), call.format(**values))
-            return function(*args, **kwargs)
+            try:
+                return function(*args, **kwargs)
+            except OSError as error:  # whoever makes the sentence for the user finds here what was being done
+                error.add_note(text.format(**{**defaults, **dict(zip(names, args, strict=False)), **kwargs}))
+                raise
 
         narrating.__name__, narrating.__qualname__ = function.__name__, function.__qualname__
         narrating.__doc__, narrating.__module__ = function.__doc__, function.__module__

@@ -9,7 +9,14 @@ It does four things: mark descriptor 3 close-on-exec, `execve(argv[0], argv + 1,
 negative error number (four bytes) to descriptor 3 and exit with 127. Whoever reads the other end of descriptor 3 gets
 four bytes, or the end of the file: that is the proof that the exec happened.
 
-Manual pages: memfd_create(2), execve(2), elf(5), fcntl(2) "F_ADD_SEALS".
+To *join* a running container (`exec`) there is one thing more. A process cannot change its pid namespace; only its
+children can be in another one. So the joining process becomes a program that forks first: the parent half writes the
+child's pid (four bytes, positive) to descriptor 3 and ends, the child half starts a session of its own, takes the
+terminal at descriptor 0 if there is one, and goes on as above. CLONE_PARENT makes the child a sibling of the joining
+process instead of its child, so that whoever forked that one can wait for it. So no process that runs Python is ever
+visible inside.
+
+Manual pages: memfd_create(2), execve(2), clone(2), elf(5), fcntl(2) "F_ADD_SEALS".
 """
 
 from __future__ import annotations
@@ -25,7 +32,7 @@ CHAPTER = 12
 REPORT = 3  # the descriptor on which the program reports a failed exec
 
 # At the start the stack holds argc, argv[0], argv[1], ..., 0, envp[0], ..., 0: eight bytes each.
-_X86_64 = (
+_EXEC_X86_64 = (
     ("bf 03 00 00 00", "mov edi, 3            ; the report"),
     ("be 02 00 00 00", "mov esi, 2            ; F_SETFD"),
     ("ba 01 00 00 00", "mov edx, 1            ; FD_CLOEXEC"),
@@ -47,7 +54,7 @@ _X86_64 = (
     ("b8 e7 00 00 00", "mov eax, 231          ; exit_group"),
     ("0f 05", "syscall"),
 )
-_AARCH64 = (
+_EXEC_AARCH64 = (
     ("60 00 80 d2", "mov x0, #3            ; the report"),
     ("41 00 80 d2", "mov x1, #2            ; F_SETFD"),
     ("22 00 80 d2", "mov x2, #1            ; FD_CLOEXEC"),
@@ -69,19 +76,76 @@ _AARCH64 = (
     ("c8 0b 80 d2", "mov x8, #94           ; exit_group"),
     ("01 00 00 d4", "svc #0"),
 )
-CODE = {"x86_64": _X86_64, "aarch64": _AARCH64}
+_FORK_X86_64 = (
+    ("bf 11 80 00 00", "mov edi, 0x8011       ; CLONE_PARENT | SIGCHLD"),
+    ("31 f6", "xor esi, esi          ; the same stack, copied"),
+    ("31 d2", "xor edx, edx"),
+    ("45 31 d2", "xor r10d, r10d"),
+    ("45 31 c0", "xor r8d, r8d"),
+    ("b8 38 00 00 00", "mov eax, 56           ; clone"),
+    ("0f 05", "syscall"),
+    ("85 c0", "test eax, eax         ; 0 in the child"),
+    ("74 1e", "jz .+32               ; to setsid below"),
+    ("50", "push rax              ; in the parent: the child's pid, or -errno"),
+    ("bf 03 00 00 00", "mov edi, 3"),
+    ("48 89 e6", "mov rsi, rsp"),
+    ("ba 04 00 00 00", "mov edx, 4"),
+    ("b8 01 00 00 00", "mov eax, 1            ; write"),
+    ("0f 05", "syscall"),
+    ("31 ff", "xor edi, edi"),
+    ("b8 e7 00 00 00", "mov eax, 231          ; exit_group"),
+    ("0f 05", "syscall"),
+    ("b8 70 00 00 00", "mov eax, 112          ; in the child: setsid"),
+    ("0f 05", "syscall"),
+    ("31 ff", "xor edi, edi"),
+    ("be 0e 54 00 00", "mov esi, 0x540e       ; TIOCSCTTY: refused, and no harm done, when 0 is no terminal"),
+    ("31 d2", "xor edx, edx"),
+    ("b8 10 00 00 00", "mov eax, 16           ; ioctl"),
+    ("0f 05", "syscall"),
+)
+_FORK_AARCH64 = (
+    ("20 02 90 d2", "mov x0, #0x8011       ; CLONE_PARENT | SIGCHLD"),
+    ("01 00 80 d2", "mov x1, #0            ; the same stack, copied"),
+    ("02 00 80 d2", "mov x2, #0"),
+    ("03 00 80 d2", "mov x3, #0"),
+    ("04 00 80 d2", "mov x4, #0"),
+    ("88 1b 80 d2", "mov x8, #220          ; clone"),
+    ("01 00 00 d4", "svc #0"),
+    ("40 01 00 b4", "cbz x0, .+40          ; 0 in the child: to setsid below"),
+    ("e0 0f 1f b8", "str w0, [sp, #-16]!   ; in the parent: the child's pid, or -errno"),
+    ("60 00 80 d2", "mov x0, #3"),
+    ("e1 03 00 91", "mov x1, sp"),
+    ("82 00 80 d2", "mov x2, #4"),
+    ("08 08 80 d2", "mov x8, #64           ; write"),
+    ("01 00 00 d4", "svc #0"),
+    ("00 00 80 d2", "mov x0, #0"),
+    ("c8 0b 80 d2", "mov x8, #94           ; exit_group"),
+    ("01 00 00 d4", "svc #0"),
+    ("a8 13 80 d2", "mov x8, #157          ; in the child: setsid"),
+    ("01 00 00 d4", "svc #0"),
+    ("00 00 80 d2", "mov x0, #0"),
+    ("c1 81 8a d2", "mov x1, #0x540e       ; TIOCSCTTY: refused, and no harm done, when 0 is no terminal"),
+    ("02 00 80 d2", "mov x2, #0"),
+    ("a8 03 80 d2", "mov x8, #29           ; ioctl"),
+    ("01 00 00 d4", "svc #0"),
+)
+LAST, JOIN = "last", "join"
+CODE = {
+    "x86_64": {LAST: _EXEC_X86_64, JOIN: _FORK_X86_64 + _EXEC_X86_64},
+    "aarch64": {LAST: _EXEC_AARCH64, JOIN: _FORK_AARCH64 + _EXEC_AARCH64},
+}
 MACHINE = {"x86_64": 62, "aarch64": 183}  # <elf.h>: EM_X86_64, EM_AARCH64
 
 BASE = 0x400000   # where the program is put in memory
 HEADERS = 64 + 56  # bytes of an ELF header and one program header
 
 
-def image(architecture: str = ARCHITECTURE) -> bytes:
-    """The whole program as an ELF file: an ELF header, one program header that loads it all, the code (elf(5)).
+def image(which: str = LAST, architecture: str = ARCHITECTURE) -> bytes:
+    """The program `LAST` or `JOIN` as an ELF file: an ELF header, one program header that loads it all, the code.
 
-    Raises KeyError for an architecture without code here.
+    Raises KeyError for an architecture without code here. Source: elf(5).
     """
-    code = b"".join(bytes.fromhex(instruction) for instruction, _ in CODE[architecture])
+    code = b"".join(bytes.fromhex(instruction) for instruction, _ in CODE[architecture][which])
     size = HEADERS + len(code)
     return (b"\x7fELF" + bytes((2, 1, 1)) + bytes(9)               # 64 bits, little-endian, version 1
             + _numbers((2, 2), (MACHINE[architecture], 2), (1, 4), (BASE + HEADERS, 8), (64, 8), (0, 8), (0, 4),
@@ -97,10 +161,11 @@ def _numbers(*pairs: tuple[int, int]) -> bytes:
 
 
 @trace.narrated(CHAPTER, "put the last program into a sealed memfd", "memfd_create(); fcntl(F_ADD_SEALS)")
-def sealed() -> int:
-    """The program in a memfd that can be neither written, grown, shrunk nor unsealed; a close-on-exec descriptor."""
+def sealed(which: str = LAST) -> int:
+    """The program `LAST` or `JOIN` in a memfd that can be neither written, grown, shrunk nor unsealed: a close-on-exec
+    descriptor. Source: memfd_create(2)."""
     descriptor = os.memfd_create("minirt", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    os.write(descriptor, image())
+    os.write(descriptor, image(which))
     fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS,
                 fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE)
     return descriptor

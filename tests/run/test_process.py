@@ -8,7 +8,7 @@ import signal
 import sys
 import sysconfig
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import pytest
 from minirt.cgroups import tree
 from minirt.errors import CannotInvokeError, CommandNotFoundError, MinirtError
 from minirt.kernel import process
-from minirt.process import launch, program, spec, terminal, users
+from minirt.process import join, launch, program, spec, terminal, users
 
 pytestmark = pytest.mark.caged
 
@@ -280,6 +280,68 @@ with open("/proof", "w") as file:
 """
 
 
+class Container:
+    """A container that sleeps, to be joined."""
+
+    def __init__(self, root: Path) -> None:
+        self.handle = launch.prepare(specification(root, "sleep", "100"))
+        self.handle.start()
+
+    def join(self, root: Path, *args: str, **changes: Any) -> tuple[str, int]:
+        output, theirs = os.pipe()
+        wanted = specification(root, *args, **changes)
+        joined = join.prepare(self.handle.pidfd, wanted, (os.open("/dev/null", os.O_RDONLY), theirs, theirs))
+        os.close(theirs)
+        try:
+            joined.start()
+            if joined.master >= 0:
+                text = b""
+                while True:
+                    try:
+                        text += os.read(joined.master, 4096)
+                    except OSError:
+                        break
+                os.close(joined.master)
+            else:
+                text = b"".join(iter(lambda: os.read(output, 1 << 16), b""))
+        finally:
+            status = joined.wait()
+            os.close(joined.pidfd)
+            os.close(output)
+        return text.decode(), process.exit_code(status)
+
+
+@pytest.fixture
+def sleeper(root: Path) -> Iterator[Container]:
+    container = Container(root)
+    yield container
+    container.handle.kill()
+    container.handle.wait()
+
+
+def test_joining_gets_behind_every_wall(root: Path, sleeper: Container) -> None:
+    script = "echo $$; uname -n; for n in pid uts mnt ipc net; do readlink /proc/self/ns/$n; done; "
+    text, code = sleeper.join(root, "sh", "-c", script + "ls /proc/self/fd | wc -l; exit 5")
+    pid, name, *spaces, count = text.split()
+    assert (name, code) == ("box", 5) and int(pid) > 1
+    assert spaces == [os.readlink(f"/proc/{sleeper.handle.pid}/ns/{n}") for n in ("pid", "uts", "mnt", "ipc", "net")]
+    assert int(count) == 4  # the three, and the directory that ls reads
+
+
+def test_a_joined_command_that_cannot_run_says_so(root: Path, sleeper: Container) -> None:
+    with pytest.raises(CommandNotFoundError):
+        sleeper.join(root, "nothing")
+    (root / "broken").write_bytes(b"\x7fELF nonsense")
+    (root / "broken").chmod(0o755)
+    with pytest.raises(CannotInvokeError, match="exec format error"):
+        sleeper.join(root, "/broken")
+
+
+def test_joining_with_a_terminal(root: Path, sleeper: Container) -> None:
+    text, code = sleeper.join(root, "sh", "-c", "tty; exec 3<>/dev/tty && echo controlled", terminal=True)
+    assert (text.replace("\r", "").split(), code) == (["/dev/pts/0", "controlled"], 0)
+
+
 def exposed(wanted: dict[str, Any], _: int) -> None:
     """The control: the last exec without the sealed program."""
     os.execve(wanted["process"]["args"][0], wanted["process"]["args"], {"PATH": "/bin"})
@@ -326,17 +388,18 @@ def test_the_sealed_program_cannot_be_changed() -> None:
 
 
 @pytest.mark.parametrize("architecture", ["x86_64", "aarch64"])
-def test_the_program_says_in_bytes_what_its_table_says_in_words(architecture: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("which", [program.LAST, program.JOIN])
+def test_the_program_says_in_bytes_what_its_table_says_in_words(which: str, architecture: str, tmp_path: Path) -> None:
     prefix = "" if os.uname().machine == architecture else f"{architecture}-linux-gnu-"
     if not shutil.which(f"{prefix}as"):
         pytest.skip(f"no assembler for {architecture}")
-    words = [text.partition(";")[0].strip() for _, text in program.CODE[architecture]]
+    words = [text.partition(";")[0].strip() for _, text in program.CODE[architecture][which]]
     source = (".intel_syntax noprefix\n" if architecture == "x86_64" else "") + "\n".join(words) + "\n"
     (tmp_path / "program.s").write_text(source)
     assert os.system(f"cd {tmp_path} && {prefix}as program.s -o program.o && "
                      f"{prefix}objcopy -O binary -j .text program.o program.bin") == 0
     code = (tmp_path / "program.bin").read_bytes()
-    assert program.image(architecture)[program.HEADERS:] == code
+    assert program.image(which, architecture)[program.HEADERS:] == code
 
 
 def test_a_killed_launch_says_so(root: Path) -> None:

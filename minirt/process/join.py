@@ -1,0 +1,100 @@
+"""Chapter 12: one more process in a container that runs: what `exec` does.
+
+The walls stand already: the new process only has to get behind them. It is born into the container's control group,
+gives up what is the machine's, enters all namespaces of the container's first process with one setns(2) on its pidfd,
+and then, as every process of a container, goes through `enter`. The pid namespace is the exception: a process cannot
+change its own, only its children are in the new one. So the last program forks (`program.JOIN`), and the parent half
+tells the child's pid.
+
+Manual pages: setns(2), pidfd_open(2), clone(2) "CLONE_PARENT".
+"""
+
+from __future__ import annotations
+
+import os
+
+from minirt import errors, trace
+from minirt.kernel import process, syscalls
+from minirt.namespaces import ipc, mnt, net, pid, uts
+from minirt.process import enter, handle, program
+from minirt.process.handle import PROGRAM, Handle
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from minirt.cgroups.tree import Group
+
+CHAPTER = 12
+
+CLONE_NEWCGROUP = 0x02000000  # <linux/sched.h>
+EVERY_NAMESPACE = (mnt.CLONE_NEWNS | CLONE_NEWCGROUP | uts.CLONE_NEWUTS | ipc.CLONE_NEWIPC | net.CLONE_NEWNET
+                   | pid.CLONE_NEWPID)
+
+
+class Joined(Handle):
+    """A process that joins a container; after `start` its `pid` and `pidfd` are those of the command itself."""
+
+    def start(self) -> None:
+        """Let the process become its command. Raises MinirtError when it fails; `wait` is still to be called then."""
+        self.open_gate()
+        answers = [int.from_bytes(self._rest[at: at + 4], "little", signed=True) for at in (0, 4) if self._rest[at:]]
+        if not answers:
+            raise errors.MinirtError("the joining process was killed")
+        if answers[0] > 0:
+            self.wait()  # the half that only told the pid
+            os.close(self.pidfd)
+            self.pid, self.pidfd = answers[0], os.pidfd_open(answers[0])
+        if answers[-1] < 0:
+            raise enter.exec_failure(-answers[-1], self._name)
+
+
+def prepare(target: int, spec: dict[str, Any], stdio: tuple[int, int, int] = (0, 1, 2),
+            group: Group | None = None) -> Joined:
+    """Fork a process that joins the container whose first process is behind the pidfd `target`; it waits at the gate.
+
+    `spec` has the "process" to become, as `minirt.process.spec` describes it; `stdio` as in `launch.prepare`; `group`
+    is the container's control group, opened. Raises OSError when the process cannot be born.
+    """
+    if spec["process"].get("terminal"):
+        from minirt.process import terminal  # noqa: F401
+    cgroup = group.descriptor if group else -1
+    joined = handle.begin(
+        spec["process"], stdio, program.sealed(program.JOIN), birth=lambda: process.clone3(0, cgroup),
+        child=lambda: _child(spec, group), kind=Joined, extra=target)
+    assert isinstance(joined, Joined)
+    return joined
+
+
+def _child(spec: dict[str, Any], group: Group | None) -> int:
+    """Get behind the walls, wait at the gate, become the command."""
+    process.hide()
+    if group is not None:
+        group.join()
+    target = handle.EXTRA + bool(spec["process"].get("terminal"))
+    enter_namespaces(target)
+    os.close(target)
+    enter.lock_out_imports()
+    slave = -1
+    if spec["process"].get("terminal"):
+        from minirt.process import terminal
+
+        root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        master, slave = terminal.open_pair(root)
+        os.close(root)
+        handle.send_master(master)
+    if not handle.pass_gate():
+        return 125
+    if slave >= 0:
+        handle.take_terminal(slave)
+    enter.execute(spec, PROGRAM)
+
+
+@trace.narrated(CHAPTER, "enter every namespace of the container at once", "setns(pidfd, ...)")
+def enter_namespaces(target: int) -> None:
+    """Enter all namespaces of the process behind the pidfd `target`; the pid namespace counts for children only.
+
+    Root and working directory become those of that mount namespace. Raises OSError (ESRCH when the process has ended).
+    Source: setns(2).
+    """
+    syscalls.setns(target, EVERY_NAMESPACE)
