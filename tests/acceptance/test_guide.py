@@ -20,6 +20,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 BEGIN, END = "<!-- what works -->", "<!-- /what works -->"
+INTRODUCTION = """\
+The command lines of a beginner's guide to Docker, with `docker` read as `minirt`. A test executes each that works, and
+hears of each other which chapter will bring it; this table is made from its list."""
 IDLE = "sleep"  # the container that is listed, stopped, killed and removed runs this
 
 
@@ -103,7 +106,15 @@ def table() -> str:
         text = line.text.removeprefix("sudo ") if "minirt" in line.text else line.text
         planned = f"chapter {line.chapter:02d}, {title(line.chapter)}" if line.chapter else "works"
         rows.setdefault(text, line.instead or planned)
-    return "\n".join(["| | |", "|---|---|", *(f"| `{text}` | {state} |" for text, state in rows.items())])
+    return "\n".join(
+        [
+            INTRODUCTION,
+            "",
+            "| you type | today |",
+            "|---|---|",
+            *(f"| `{text}` | {state} |" for text, state in rows.items()),
+        ]
+    )
 
 
 def write() -> None:
