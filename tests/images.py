@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import gzip
+import hashlib
+import io
+import json
 import os
 import shutil
+import tarfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
-from minirt.images import pack
+from minirt.images import lookup, pack
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PROGRAMS = (
@@ -56,3 +63,74 @@ def busybox(path: Path, name: str = "busybox:latest", with_busybox: bool = True)
     settings = {"Cmd": ["sh"], "Env": [f"PATH={PATH}"]}
     pack.write_image(str(path), busybox_tree(with_busybox), settings, [name])
     return path
+
+
+# -- archives made by hand, honest and otherwise ---------------------------------------------------------------------
+
+def entry(name: str, kind: bytes = tarfile.REGTYPE, content: bytes = b"", **fields: Any,
+          ) -> tuple[tarfile.TarInfo, bytes]:
+    """One file of a layer; `fields` are those of `tarfile.TarInfo` (mode, uid, linkname, mtime, pax_headers, ...)."""
+    info = tarfile.TarInfo(name)
+    info.type, info.mode, info.size = kind, 0o755 if kind == tarfile.DIRTYPE else 0o644, len(content)
+    for field, value in fields.items():
+        setattr(info, field, value)
+    return info, content
+
+
+def layer(*entries: tuple[tarfile.TarInfo, bytes], format: int = tarfile.PAX_FORMAT) -> bytes:
+    """A layer of these files, in this order."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=format) as archive:
+        for info, content in entries:
+            archive.addfile(info, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def members(files: dict[str, bytes]) -> bytes:
+    """A tar archive with these members."""
+    return layer(*(entry(name, content=content) for name, content in files.items()))
+
+
+def sha(data: bytes) -> str:
+    """The sha256 of `data`, hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def config_of(layers: Sequence[bytes], **fields: Any) -> bytes:
+    """The image configuration that belongs to these uncompressed layers."""
+    return json.dumps({"architecture": lookup.architecture(), "os": "linux", "created": "2026-01-02T03:04:05Z",
+                       "config": {"Cmd": ["sh"]},
+                       "rootfs": {"type": "layers", "diff_ids": [f"sha256:{sha(each)}" for each in layers]}, **fields,
+                       }).encode()
+
+
+def docker_archive(*layers: bytes, names: Sequence[str] = ("test:latest",), config: bytes = b"") -> bytes:
+    """What `docker save` would write of an image with these uncompressed layers."""
+    config = config or config_of(layers)
+    manifest = [{"Config": f"{sha(config)}.json", "RepoTags": list(names),
+                 "Layers": [f"{number}/layer.tar" for number in range(len(layers))]}]
+    return members({f"{sha(config)}.json": config, "manifest.json": json.dumps(manifest).encode(),
+                    **{f"{number}/layer.tar": each for number, each in enumerate(layers)}})
+
+
+def oci_files(*layers: bytes, name: str = "test:latest", pack: Callable[[bytes], bytes] = gzip.compress,
+              config: bytes = b"") -> dict[str, bytes]:
+    """The files of an OCI archive with these uncompressed layers, which `pack` compresses."""
+    config = config or config_of(layers)
+    packed = [pack(each) for each in layers]
+    kind = "application/vnd.oci.image"
+    manifest = json.dumps({
+        "schemaVersion": 2, "mediaType": f"{kind}.manifest.v1+json",
+        "config": {"mediaType": f"{kind}.config.v1+json", "digest": f"sha256:{sha(config)}", "size": len(config)},
+        "layers": [{"mediaType": f"{kind}.layer.v1.tar+gzip", "digest": f"sha256:{sha(each)}", "size": len(each)}
+                   for each in packed]}).encode()
+    index = json.dumps({"schemaVersion": 2, "manifests": [{
+        "mediaType": f"{kind}.manifest.v1+json", "digest": f"sha256:{sha(manifest)}", "size": len(manifest),
+        "annotations": {lookup.REF_NAME: name}}]}).encode()
+    return {"oci-layout": b'{"imageLayoutVersion":"1.0.0"}', "index.json": index,
+            **{f"blobs/sha256/{sha(blob)}": blob for blob in (config, manifest, *packed)}}
+
+
+def oci_archive(*layers: bytes, **fields: Any) -> bytes:
+    """An OCI archive with these uncompressed layers; `fields` as for `oci_files`."""
+    return members(oci_files(*layers, **fields))

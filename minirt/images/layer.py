@@ -41,6 +41,7 @@ WHITEOUT = b".wh."
 OPAQUE = b".wh..wh..opq"
 AUFS = b".wh..wh."            # other names of this kind were AUFS's own bookkeeping: passed over
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_PLACE = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _HIGHEST_ID = (1 << 32) - 2   # -1 means "leave as it is" to chown(2)
 _MOST_OPEN = 200              # directories held open at a time
@@ -73,6 +74,9 @@ def unpack(stream: tar.Stream, target: int, below: Sequence[int] = ()) -> int:
         if error.errno in _ARCHIVES_FAULT:
             raise BadInputError(f"the layer cannot be unpacked at {name}: {error.strerror}") from None
         raise KernelError.of(f"unpacking {name} of a layer", error) from None
+    except OverflowError:
+        raise BadInputError(f"'{show(entry.name) if entry else '/'}' in the layer has a size or time beyond any clock "
+                            "or disk") from None
     finally:
         unpacker.close()
         os.umask(before)
@@ -126,6 +130,8 @@ class _Unpacker:
 
     def add(self, entry: tar.Entry, reader: tar.Reader) -> None:
         """Make one file."""
+        if len(self._open) > _MOST_OPEN:
+            self.close()
         parts = split(entry.name)
         make = self._make.get(entry.kind)
         if make is None:
@@ -283,32 +289,45 @@ class _Unpacker:
         descriptor = self._open.get(path)
         if descriptor is not None:
             return descriptor
-        if len(self._open) > _MOST_OPEN:
-            self.close()
         try:
-            descriptor = paths.open_beneath(self.root, path, os.O_PATH | os.O_DIRECTORY)
+            descriptor = paths.open_beneath(self.root, path, _PLACE)
         except OSError as error:
             if error.errno in (errno.EXDEV, errno.ELOOP):
                 raise BadInputError(f"the layer writes below '{show(path)}', "
                                     "where a symbolic link leads out of the layer") from None
             if not make or error.errno not in (errno.ENOENT, errno.ENOTDIR):
                 raise
-            descriptor = self._make_directory(path)
+            descriptor = self._make_directories(path)
         self._open[path] = descriptor
         return descriptor
 
-    def _make_directory(self, path: bytes) -> int:
-        """Make a directory that the archive leaves out, as it is in the layers below; return its descriptor."""
-        above, _, base = path.rpartition(b"/")
-        directory = self._parent(above)
-        hides = path in self._whiteouts
-        if hides:
-            self._remove(directory, base, path)
-        os.mkdir(base, 0o700, dir_fd=directory)
-        if hides:
-            self._hide_below(directory, base)
-        self._directories[path] = self._attributes_below(path)
-        return os.open(base, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+    def _make_directories(self, path: bytes) -> int:
+        """Make the directories that the archive leaves out, as they are in the layers below; return the last one."""
+        missing = [path]
+        while True:  # up to the first that is there; a loop, since a stranger's path may have two thousand parts
+            above = missing[-1].rpartition(b"/")[0]
+            try:
+                here = paths.open_beneath(self.root, above or b".", _PLACE)
+                break
+            except OSError as error:
+                if error.errno not in (errno.ENOENT, errno.ENOTDIR) or not above:
+                    raise
+                missing.append(above)
+        for each in reversed(missing):
+            base = each.rpartition(b"/")[2]
+            try:
+                hides = each in self._whiteouts
+                if hides:
+                    self._remove(here, base, each)
+                os.mkdir(base, 0o700, dir_fd=here)
+                if hides:
+                    self._hide_below(here, base)
+                self._directories[each] = self._attributes_below(each)
+                after = os.open(base, _PLACE | os.O_NOFOLLOW, dir_fd=here)
+            finally:
+                os.close(here)
+            here = after
+        return here
 
     def _attributes_below(self, path: bytes) -> _Attributes:
         """Owner, mode, time and attributes of the directory `path` in the topmost layer below that has it."""

@@ -39,8 +39,11 @@ _DEAD = "dead-"  # layers/dead-CHAIN: about to be removed
 def prepare() -> str:
     """Make the store's directories where they are missing; return the root they lie in."""
     root = state.root()
-    for name in ("images/blobs/sha256", "chains", "pending", "layers/l"):
-        os.makedirs(f"{root}/{name}", 0o700, exist_ok=True)  # setuid files and devices of strangers: root alone
+    for name in ("images", "images/blobs", "images/blobs/sha256", "chains", "pending", "layers", "layers/l"):
+        try:
+            os.mkdir(f"{root}/{name}", 0o700)  # setuid files and devices of strangers: for root alone
+        except FileExistsError:
+            pass
     for name, content in (("oci-layout", _LAYOUT), ("index.json", b'{"schemaVersion":2,"manifests":[]}')):
         if not os.path.exists(f"{root}/images/{name}"):
             state.write_atomic(f"{root}/images/{name}", content)

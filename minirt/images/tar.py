@@ -276,7 +276,10 @@ def pax_records(data: bytes) -> dict[bytes, bytes]:
 
 def _check(block: bytes) -> bytes:
     """Raises BadInputError unless the header's sum is right; returns its type."""
-    told = number(block[148:156])
+    try:
+        told = number(block[148:156])
+    except BadInputError:
+        told = -1
     total = sum(block) - sum(block[148:156]) + 8 * 32  # the sum's own field counts as spaces
     if total != told:
         signed = total - 256 * sum(byte > 127 for byte in block[:148] + block[156:])  # what some old tars computed
