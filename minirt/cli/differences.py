@@ -116,7 +116,7 @@ FLAGS: dict[str, dict[str, tuple[str, int, str]]] = {
     "attach": {"detach-keys": ("", 17, "")},
     "rm": {"link": ("l", 15, "")},
     "load": {"platform": ("", 0, PLATFORM)},
-    "images": {"tree": ("", 13, ""), "digests": ("", 14, "")},
+    "images": {"tree": ("", 13, "")},
     "rmi": {"platform": ("", 0, PLATFORM)},
     "image inspect": {"platform": ("", 0, PLATFORM)},
 }
