@@ -76,6 +76,15 @@ def narrated(chapter: int, text: str, call: str = "") -> Callable[[Callable[P, T
 
 
 def render(number: int, event: list[Any]) -> str:
-    """One event as the line that `--explain` prints: number, chapter, sentence, call."""
+    """One event as the line that `--explain` prints: number, chapter, sentence, call; ids are cut to 12 digits."""
     chapter, text, call = event
-    return f"{number:3}  ch {chapter:02}  {text:<62}  {call}".rstrip()
+    return f"{number:3}  ch {chapter:02}  {_shortened(text):<62}  {_shortened(call)}".rstrip()
+
+
+def _shortened(text: str) -> str:
+    """A text in which every path component of 64 hexadecimal digits, an id, keeps its first 12."""
+    parts = text.split("/")
+    for place, part in enumerate(parts):
+        if len(part) >= 64 and not part[:64].strip("0123456789abcdef"):
+            parts[place] = part[:12] + part[64:]
+    return "/".join(parts)
