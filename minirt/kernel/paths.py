@@ -35,8 +35,9 @@ def open_in_root(root: int, path: str, flags: int = os.O_RDONLY, mode: int = 0) 
 
     `root` is a descriptor of a directory; `path` may begin with `/` or not, both mean the root; `flags` and `mode` are
     those of open(2) (`mode` only together with O_CREAT or O_TMPFILE). Symlinks stay within the root, `..` of the root
-    is the root, magic links are refused. Raises OSError: ELOOP for a magic link, ENOENT, ENOTDIR, ... The kernel gives
-    EAGAIN when somebody renames directories meanwhile: ask again, up to 128 times. Source: openat2(2).
+    is the root, magic links are refused. The call is "openat2", with an `_OpenHow` and its size. Raises OSError: ELOOP
+    for a magic link, ENOENT, ENOTDIR, ... The kernel gives EAGAIN when somebody renames directories meanwhile: ask
+    again, 128 times in all. Source: openat2(2).
     """
     how = _OpenHow(flags | os.O_CLOEXEC, mode, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
     for attempt in range(128):

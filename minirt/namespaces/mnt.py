@@ -141,7 +141,14 @@ def make_devices(root: int, extra: Iterable[dict[str, Any]] = ()) -> None:
 
 
 def make_node(root: int, path: str, kind: str, major: int, minor: int, mode: int, uid: int = 0, gid: int = 0) -> None:
-    """Make one device node at `path` below `root`: `kind` is "c", "u" (character), "b" (block) or "p" (pipe)."""
+    """Make one device node at `path` below the directory `root` (a descriptor), and the directories that are missing.
+
+    `kind` is "c" or "u" (character device), "b" (block device) or "p" (pipe, which has no numbers); `major` and `minor`
+    name the driver, `os.makedev` puts them into one number; `mode` are the permissions; the owner is changed to `uid`
+    and `gid` unless both are 0. What exists already is left as it is. The directory comes from
+    `paths.make_directories`, and the node is made relative to that descriptor (`dir_fd`), which is closed at the end.
+    Raises OSError (EPERM without CAP_MKNOD). Sources: mknod(2), makedev(3).
+    """
     parent, _, name = path.rpartition("/")
     directory = paths.make_directories(root, parent)
     try:
@@ -159,11 +166,13 @@ def make_node(root: int, path: str, kind: str, major: int, minor: int, mode: int
 @trace.narrated(CHAPTER, "hide {path}", "move_mount(/dev/null or an empty tmpfs, {path!r})")
 def mask(root: int, path: str) -> None:
     """Hide the file or directory at `path` below `root`: /dev/null over a file, an empty read-only tmpfs over a
-    directory. What does not exist needs no mask.
+    directory. What does not exist (FileNotFoundError, NotADirectoryError) needs no mask.
 
-    Parts of /proc and /sys belong to the whole machine, not to a namespace (/proc/kcore is its memory).
-    The /dev/null used must really be the device 1:3: an image could have put a file or a link in its place, so it is
-    the machine's, checked after it was opened. Raises OSError. Sources: proc(5), OCI runtime-spec "Masked Paths".
+    Parts of /proc and /sys belong to the whole machine, not to a namespace (/proc/kcore is its memory). The place is
+    opened with `paths.open_in_root` (O_PATH); `mount.filesystem` or `mount.clone` makes the cover, `mount.move_mount`
+    attaches it; no descriptor stays open. The /dev/null is the machine's own, since an image may have put anything in
+    its place, and is checked after it was opened: KernelError when it is not the device 1:3. Raises OSError.
+    Sources: proc(5), move_mount(2), OCI runtime-spec "Masked Paths".
     """
     try:
         target = paths.open_in_root(root, path, os.O_PATH)
