@@ -353,7 +353,7 @@ def _be_script(path: str, arguments: tuple[str, ...], outputs: list[int], enviro
         for number, descriptor in enumerate(outputs):
             os.dup2(descriptor, number)
         sys.stdin = open(0, closefd=False)
-        sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)
+        sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", 1, closefd=False)  # as the real ones buffer
         os.environ.update(environment)
         sys.argv = [path, *arguments]
         runpy.run_path(path, run_name="__main__")
