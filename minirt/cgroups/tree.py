@@ -45,8 +45,12 @@ class Group:
         self._room = v2 if version == 2 else v1
 
     def create(self) -> None:
-        """Make it, and on version 2 open it so that a process can be born there."""
+        """Make it, and open it."""
         v2.create(self.path)
+        self.open()
+
+    def open(self) -> None:
+        """On version 2 open it, so that a process can be born there."""
         if self.version == 2:
             self.descriptor = os.open(self.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 WARNING = (
-    "minirt: not isolated yet (no capabilities, seccomp, user namespace, device list): "
+    "minirt: not isolated yet (no seccomp, user namespace, device list): "
     "do not run images that you do not trust\n"
 )
 
@@ -43,6 +43,8 @@ def pull_policy(text: str) -> str:
 
 
 OPTIONS = (
+    Option("cap-add", "list", "Add Linux capabilities", chapter=10, check=_check(VALUES, "capability")),
+    Option("cap-drop", "list", "Drop Linux capabilities", chapter=10, check=_check(VALUES, "capability")),
     Option("cidfile", "string", "Write the container ID to the file", chapter=17),
     Option("device", "list", "Add a host device to the container", chapter=4, check=_check(VALUES, "device")),
     Option("domainname", "string", "Container NIS domain name", chapter=2),
@@ -70,6 +72,7 @@ OPTIONS = (
     Option("quiet", help="Suppress the pull output", short="q", chapter=14),
     Option("read-only", help="Mount the container's root filesystem as read only", chapter=4),
     Option("rm", help="Automatically remove the container when it exits", chapter=17),
+    Option("security-opt", "list", "Security options: no-new-privileges", chapter=10, check=_check(VALUES, "security")),
     Option("shm-size", "bytes", "Size of /dev/shm", chapter=5, default=0),
     Option("stop-signal", "string", "Signal to stop the container", chapter=17, check=_check(VALUES, "signal")),
     Option("stop-timeout", "int", "Timeout (in seconds) to stop a container", chapter=17),

@@ -105,9 +105,9 @@ def host_config(host: dict[str, Any]) -> dict[str, Any]:
         "NanoCpus": 0,
         "CpuShares": 0,
         "PidsLimit": None,
-        "CapAdd": None,
-        "CapDrop": None,
-        "SecurityOpt": None,
+        "CapAdd": host["CapAdd"] or None,
+        "CapDrop": host["CapDrop"] or None,
+        "SecurityOpt": host["SecurityOpt"] or None,
         "MaskedPaths": list(spec.MASKED_PATHS),
         "ReadonlyPaths": list(spec.READONLY_PATHS),
     }

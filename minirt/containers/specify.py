@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 
-from minirt import state
+from minirt import capabilities, state
 from minirt.containers import record
 from minirt.errors import ConflictError
 from minirt.process import spec as specs
@@ -50,6 +50,8 @@ def specification(container: record.Container) -> dict[str, Any]:
             "env": environment(config),
             "cwd": config["WorkingDir"] or "/",
             "user": {"name": config["User"], "groups": host["GroupAdd"]},
+            "capabilities": {"bounding": granted(host)},
+            "noNewPrivileges": no_new_privileges(host),
             "rlimits": [],
             "oomScoreAdj": host["OomScoreAdj"],
             "init": host["Init"],
@@ -83,6 +85,20 @@ def specification(container: record.Container) -> dict[str, Any]:
         spec["process"]["rlimits"] = values.rlimits(host["Ulimits"])
         spec["linux"]["devices"] = [values.device_node(each) for each in host["Devices"]]
     return spec
+
+
+def granted(host: dict[str, Any]) -> list[str]:
+    """The capabilities that the container's root may use: Docker's fourteen, changed by `--cap-add` and
+    `--cap-drop`.
+    """
+    if host["CapAdd"] or host["CapDrop"]:
+        return capabilities.choose(host["CapAdd"], host["CapDrop"])
+    return list(capabilities.DEFAULT)
+
+
+def no_new_privileges(host: dict[str, Any]) -> bool:
+    """Whether `--security-opt no-new-privileges` was asked for."""
+    return "no-new-privileges" in host["SecurityOpt"]
 
 
 def environment(config: dict[str, Any]) -> list[str]:

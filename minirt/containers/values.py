@@ -174,6 +174,31 @@ def score(value: int) -> int:
     return value
 
 
+def capability(text: str) -> str:
+    """`--cap-add`, `--cap-drop`: a name that there is, or ALL."""
+    from minirt import capabilities
+
+    word = text.upper()
+    if word != "ALL":
+        try:
+            word = "CAP_" + capabilities.NAMES[capabilities.number(word)]
+        except MinirtError as error:
+            raise ValueError(str(error)) from None
+    return word
+
+
+def security(text: str) -> str:
+    """`--security-opt`: no-new-privileges is there."""
+    name, _, value = text.replace(":", "=", 1).partition("=")
+    if name == "no-new-privileges" and value in ("", "true"):
+        return "no-new-privileges"
+    if name == "seccomp":
+        raise ValueError("seccomp arrives with chapter 11, seccomp")
+    if name in ("apparmor", "label"):
+        raise ValueError(f"{name} is not supported: profiles of AppArmor and SELinux are the machine's own affair")
+    raise ValueError(f"invalid --security-opt: {text}")
+
+
 def signal(text: str) -> str:
     """`--stop-signal`: a name or number that the kernel knows."""
     from minirt.process import signals

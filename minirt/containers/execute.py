@@ -1,0 +1,205 @@
+"""Chapter 17: one more command in a running container, as `exec` runs it.
+
+The walls stand; chapter 12's `join` gets a process behind them. It is a child of this command, not of the container's
+monitor, and its pipes or terminal end here: what it prints is copied to our own output, what we read goes to it. Our
+own descriptors never get behind the walls.
+
+Manual pages: setns(2), poll(2), pty(7).
+"""
+
+from __future__ import annotations
+
+import os
+import select
+
+from minirt.cgroups import tree
+from minirt.containers import record, specify, stop, streams
+from minirt.errors import ConflictError, MinirtError
+from minirt.kernel import process
+from minirt.process import join
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Any
+
+IN, OUT = 1, 4  # POLLIN, POLLOUT of <poll.h>
+
+
+def specification(container: record.Container, asked: Mapping[str, Any], command: Sequence[str]) -> dict[str, Any]:
+    """The process to become: the container's own settings, changed by what was asked."""
+    from minirt.containers import values
+
+    config, host = container.config["Config"], container.config["HostConfig"]
+    given = values.environment(asked["env-file"], asked["env"], os.environ)
+    env = specify.environment({**config, "Tty": asked["tty"]})
+    return {
+        "process": {
+            "terminal": asked["tty"],
+            "args": list(command),
+            "env": values.merged(env, given),
+            "cwd": asked["workdir"] or config["WorkingDir"] or "/",
+            "user": {"name": asked["user"] or config["User"], "groups": host["GroupAdd"]},
+            "capabilities": {"bounding": specify.granted(host)},
+            "noNewPrivileges": specify.no_new_privileges(host),
+        }
+    }
+
+
+def execute(
+    container: record.Container, asked: Mapping[str, Any], command: Sequence[str], tell: Callable[[], None]
+) -> int:
+    """Runs a command in a running container and returns its exit code; with `--detach` 0, as soon as it runs.
+
+    `asked`: option values by long name. Raises ConflictError when the container does not run, MinirtError (126,
+    127) when the command cannot be executed.
+    """
+    tty, interactive = asked["tty"], asked["interactive"] and not asked["detach"]
+    if tty and interactive and not os.isatty(0):
+        raise MinirtError("cannot attach stdin to a TTY-enabled container because stdin is not a terminal")
+    now = record.derive(container)
+    if now.status == "paused":
+        raise ConflictError(f"container {container.name} is paused, unpause the container before exec")
+    target = stop.open_process(container)
+    if target < 0:
+        raise ConflictError(f"container {container.id} is not running")
+    group = tree.group(f"{tree.PARENT}/{container.id}")
+    group.open()
+    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    pipes = [os.pipe() for _ in range(3)] if not (tty or asked["detach"]) else []
+    stdio = (null, null, null)
+    if pipes:
+        stdio = (pipes[0][0] if interactive else null, pipes[1][1], pipes[2][1])
+    handle = join.prepare(target, specification(container, asked, command), stdio, group)
+    for descriptor in {*stdio, *([pipes[0][0]] if pipes else [])}:
+        os.close(descriptor)
+    try:
+        handle.ready()
+        tell()
+        handle.start()
+    except MinirtError:
+        handle.kill()
+        handle.wait()
+        raise
+    if asked["detach"]:
+        return 0
+    if tty:
+        return Copy(handle, handle.master if interactive else -1, [(handle.master, 1)], raw=interactive).run()
+    if not interactive:
+        os.close(pipes[0][1])
+    return Copy(handle, pipes[0][1] if interactive else -1, [(pipes[1][0], 1), (pipes[2][0], 2)], raw=False).run()
+
+
+class Copy:
+    """Copies between our own streams and those of a process that joined, until it ends."""
+
+    def __init__(self, handle: join.Joined, into: int, sources: list[tuple[int, int]], raw: bool) -> None:
+        self.handle = handle
+        self.into = into  # its standard input, -1 when there is none
+        self.terminal = raw
+        self.sources = [streams.Source(descriptor, "", number) for descriptor, number in sources]
+        self.waiting = b""
+        self.ended = False  # whether our own input has come to its end
+        self.inlet = streams.Inlet.of(0, detaches=raw) if into >= 0 else None
+
+    def run(self) -> int:
+        """Returns the exit code; with Ctrl-P Ctrl-Q, 0. The user's terminal is raw meanwhile."""
+        if self.into >= 0:
+            os.set_blocking(self.into, False)
+        if not self.terminal:
+            return self.copy()
+        import _signal
+
+        from minirt.containers import console
+        from minirt.process import terminal
+
+        settings, _ = console.make_raw(0)
+        master = self.handle.master
+
+        def resize(number: int, frame: Any) -> None:
+            try:
+                terminal.resize(master, *terminal.size(0))
+            except OSError:
+                pass
+
+        def die(number: int, frame: Any) -> None:
+            console.restore(0, settings)
+            _signal.signal(number, _signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+        for number in (1, 2, 3, 15):
+            _signal.signal(number, die)
+        _signal.signal(28, resize)
+        resize(28, None)
+        try:
+            return self.copy()
+        finally:
+            console.restore(0, settings)
+
+    def copy(self) -> int:
+        """Moves bytes until the process has ended and what it printed is out."""
+        while True:
+            poller = select.poll()
+            poller.register(self.handle.pidfd, IN)
+            for source in self.sources:
+                poller.register(source.descriptor, IN)
+            if self.waiting and self.into >= 0:
+                poller.register(self.into, OUT | (IN if self.terminal else 0))
+            elif self.inlet is not None:
+                poller.register(self.inlet.descriptor, IN)
+            ready = dict(poller.poll())
+            for source in [each for each in self.sources if each.descriptor in ready]:
+                self.take(source)
+            if self.inlet is not None and self.inlet.descriptor in ready and not self.read():
+                return 0
+            self.write()
+            if self.handle.pidfd in ready:
+                break
+        for source in list(self.sources):
+            while self.take(source):
+                pass
+        return process.exit_code(self.handle.wait())
+
+    def take(self, source: streams.Source) -> bool:
+        """Copies what one of its outputs has now. Returns whether there was something."""
+        data = source.read()
+        if data is None:
+            if source.descriptor != self.handle.master:
+                source.close()
+            self.sources.remove(source)
+            return False
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(source.number, view):]
+        except OSError:
+            source.close()  # nobody reads us: then nobody shall write to us
+            self.sources.remove(source)
+            return False
+        return bool(data)
+
+    def read(self) -> bool:
+        """Reads what was typed. Returns False when the user wants to leave."""
+        assert self.inlet is not None
+        data, then = self.inlet.read()
+        self.waiting += data
+        if then == "detach":
+            os.write(2, b"read escape sequence\n")
+            return False
+        if then == "end":
+            self.inlet.close()
+            self.inlet, self.ended = None, True
+        return True
+
+    def write(self) -> None:
+        """Writes what waits for its standard input, and closes that after the last."""
+        try:
+            while self.waiting and self.into >= 0:
+                self.waiting = self.waiting[os.write(self.into, self.waiting):]
+        except BlockingIOError:
+            return
+        except OSError:
+            self.waiting, self.ended = b"", True
+        if self.ended and not self.waiting and self.into >= 0 and not self.terminal:
+            os.close(self.into)
+            self.into = -1
