@@ -79,7 +79,10 @@ def main(command: list[str]) -> int:
             print(f"{name:8}{ours:22}{theirs if theirs != ours else 'the same'}")
         for what, out, box, verdict in look(pid):
             print(f"{what:24}{out:28}{box:28}{verdict}")
-    print(parent.communicate()[0], end="")
+    with parent:  # waits at its end
+        if parent.stdin:
+            parent.stdin.close()
+        sys.stdout.writelines(parent.stdout or ())
     return parent.returncode
 
 
