@@ -100,8 +100,8 @@ def exit_code(status: int) -> int:
     """The one number for how a process ended, from the status of wait(2).
 
     0 to 255 when it called exit; 128 + the signal's number when a signal killed it (so SIGKILL is 137).
-    The status has the exit code in bits 8-15 and the signal in bits 0-6 (0: no signal). Source: wait(2), bash(1)
-    "EXIT STATUS".
+    The status has the exit code in bits 8-15 and the signal in bits 0-6 (0: no signal); bit 7 says that a core file was
+    written, and does not count. Sources: wait(2), bash(1) "EXIT STATUS".
     """
     signal = status & 0x7F
     return 128 + signal if signal else (status >> 8) & 0xFF
