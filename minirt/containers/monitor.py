@@ -131,11 +131,11 @@ class Monitor:
             messages = self.peers[0].ear.hear()
             if messages is None:
                 return None
+            self.early += [message for message in messages if "begin" not in message]
             for message in messages:
                 if "begin" in message:
                     config: dict[str, Any] = message["begin"]
                     return config
-                self.early.append(message)
 
     def command_is_gone(self) -> int:
         """Takes back what it had made, unless it did so itself."""
