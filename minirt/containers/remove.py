@@ -42,6 +42,8 @@ def clean(container: record.Container) -> None:
     remove_group(container.id)
     for chain in container.config.get("Layers", ())[-1:]:
         state.unpin(f"{state.root()}/layers/{chain}", container.id)
+    if not container.config:
+        forget_claims(container.id)
     empty_trash(container.id)
     for name in ("running.json", "socket", "lock"):
         try:
@@ -52,6 +54,23 @@ def clean(container: record.Container) -> None:
         os.rmdir(container.run_directory)
     except OSError:
         pass  # somebody waits for the lock in there; whoever sweeps next removes it
+
+
+def forget_claims(id: str) -> None:
+    """Removes the names and the pins that lead to a container that is gone and whose configuration nobody can
+    read.
+    """
+    names = f"{state.root()}/names"
+    for name in os.listdir(names) if os.path.isdir(names) else ():
+        try:
+            if os.readlink(f"{names}/{name}").endswith(id):
+                record.release_name(name, id)
+        except FileNotFoundError:
+            pass  # somebody else gave it back just now
+    layers = f"{state.root()}/layers"
+    for chain in os.listdir(layers) if os.path.isdir(layers) else ():
+        if os.path.lexists(f"{layers}/{chain}/pins/{id}"):
+            state.unpin(f"{layers}/{chain}", id)
 
 
 def erase(container: record.Container, lock: state.Lock) -> None:

@@ -108,21 +108,6 @@ def _take_away(container: record.Container) -> None:
             made = os.path.exists(f"{container.directory}/config.json")
             if not made or record.derive_unlocked(container).lost:
                 remove.erase(container, lock)
-                _forget_claims(container.id)
             lock.release()
     except OSError:
         pass  # another one sweeps too, or something cannot be removed now: the next sweep comes
-
-
-def _forget_claims(id: str) -> None:
-    """Removes the names and the pins that lead to a container that is gone and whose configuration nobody can
-    read.
-    """
-    names = f"{state.root()}/names"
-    for name in os.listdir(names) if os.path.isdir(names) else ():
-        if os.readlink(f"{names}/{name}").endswith(id):
-            record.release_name(name, id)
-    layers = f"{state.root()}/layers"
-    for chain in os.listdir(layers) if os.path.isdir(layers) else ():
-        if os.path.lexists(f"{layers}/{chain}/pins/{id}"):
-            state.unpin(f"{layers}/{chain}", id)
