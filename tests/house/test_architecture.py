@@ -134,3 +134,27 @@ def test_the_hot_path_imports_nothing_heavy(module: str) -> None:
     assert done.returncode == 0, done.stderr
     heavy = HEAVY & {name.split(".")[0] for name in done.stdout.split()}
     assert not heavy, f"{module} imports {', '.join(sorted(heavy))}"
+
+
+@pytest.mark.caged
+@pytest.mark.limit(60)
+@pytest.mark.leaves("an image and a container")
+def test_hot_commands_import_nothing_heavy_on_their_way() -> None:
+    """The whole way of real commands, monitor and container process included, as `-X importtime` tells it."""
+    subprocess.run([sys.executable, "-B", "-m", "minirt.images.hello"], cwd=contents.ROOT, check=True)
+    code = f"import sys; sys.path.insert(0, {str(contents.ROOT)!r}); from minirt.__main__ import main; main()"
+    for words in [
+        ["run", "--rm", "hello-world"],
+        ["run", "--name", "box", "--network", "none", "-e", "A=b", "--hostname", "h", "hello-world"],
+        ["ps", "-a"],
+        ["logs", "box"],
+        ["inspect", "box"],
+        ["rm", "box"],
+    ]:
+        command = [sys.executable, "-I", "-S", "-B", "-X", "importtime", "-c", code, *words]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        lines = [line.split("|")[-1].strip() for line in done.stderr.splitlines() if line.startswith("import time:")]
+        assert "minirt.cli.main" in lines
+        heavy = sorted({name for name in lines if name.split(".")[0] in HEAVY})
+        assert not heavy, f"minirt {' '.join(words)} imports {', '.join(heavy)}"
