@@ -278,22 +278,23 @@ class Cgroups:
                 _write(f"{directory}/cgroup.subtree_control", f"+{controller}")
 
     def _limit(self, hierarchy: Hierarchy, path: str, limits: Limits) -> None:
-        """Write the limits that this hierarchy has files for."""
-        for name, value in [
-            ("memory", limits.memory),
-            ("pids", limits.pids),
-        ]:
-            for file in ("memory.limit_in_bytes", "memory.max", "pids.max"):
-                if file.startswith(name) and os.path.exists(f"{path}/{file}"):
-                    _write(f"{path}/{file}", str(value))
-                    self.limited.add(name)
-        if os.path.exists(f"{path}/memory.swap.max"):
+        """Write the limits that this hierarchy has files for; raises OSError."""
+        controllers = hierarchy.option.split(",")
+        files = {"memory": "memory.limit_in_bytes", "pids": "pids.max"}
+        if not hierarchy.option:
+            controllers = _words(f"{hierarchy.point}/cgroup.subtree_control")
+            files["memory"] = "memory.max"
+        for controller, value in (("memory", limits.memory), ("pids", limits.pids)):
+            if controller in controllers:
+                _write(f"{path}/{files[controller]}", str(value))
+                self.limited.add(controller)
+        if not hierarchy.option and os.path.exists(f"{path}/memory.swap.max"):
             _write(f"{path}/memory.swap.max", "0")
-        if os.path.exists(f"{path}/devices.deny"):
+        if hierarchy.option and "devices" in controllers:
             _write(f"{path}/devices.deny", "a")
             for line in DEVICE_LIST:
                 _write(f"{path}/devices.allow", line)
-        if hierarchy.option and os.path.exists(f"{path}/cpuset.cpus"):
+        if hierarchy.option and "cpuset" in controllers:
             # A new cpuset is empty, and joining an empty one is refused (ENOSPC); its children copy from it.
             for file in ("cpuset.cpus", "cpuset.mems"):
                 _write(f"{path}/{file}", Path(hierarchy.point, file).read_text().strip())
@@ -332,9 +333,10 @@ class Cgroups:
 
     def out_of_memory(self) -> bool:
         """Return whether the kernel killed something in here for want of memory."""
-        for _, path in self.paths:
-            for file in ("memory.oom_control", "memory.events"):
+        for hierarchy, path in self.paths:
+            if not hierarchy.option or "memory" in hierarchy.option.split(","):
                 with contextlib.suppress(OSError):
+                    file = "memory.oom_control" if hierarchy.option else "memory.events"
                     pairs = dict(line.split() for line in Path(path, file).read_text().splitlines())
                     if int(pairs.get("oom_kill", 0)):
                         return True
@@ -358,6 +360,9 @@ def remove_cgroup(path: str, patience: float = 0.0) -> None:
     """Remove a cgroup and all below it, trying again for ``patience`` seconds while it is busy; raises CageError."""
     deadline = time.monotonic() + patience
     while True:
+        with contextlib.suppress(OSError):  # most have nothing below
+            os.rmdir(path)
+            return
         for directory, _, _ in os.walk(path, topdown=False):
             with contextlib.suppress(OSError):
                 os.rmdir(directory)
@@ -522,8 +527,10 @@ class Cage:
     def __init__(self, first: Callable[[], int], limits: Limits, state: str = "", root: str = "overlay") -> None:
         if os.geteuid():
             raise CageError("a cage needs root: run it with sudo")
-        sweep()
-        self.name = f"{PREFIX}{os.getpid()}-{next(_numbers)}"
+        number = next(_numbers)
+        if number == 1:
+            sweep()
+        self.name = f"{PREFIX}{os.getpid()}-{number}"
         self.limits = limits
         self.deadline = time.monotonic() + limits.seconds
         self.own_state = f"/var/tmp/{self.name}" if state == "disk" else ""
