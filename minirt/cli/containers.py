@@ -201,7 +201,7 @@ def rm(options: Options) -> int:
                 stop.settle(container)  # its monitor removes it
                 return
             stop.settle(container)
-        removal.erase(container, repair.hold(container))
+        removal.erase(container, repair.hold(container, removing=True))
 
     code = each(options, remove) if not options["force"] else each(options, forgiving(remove))
     repair.sweep()
@@ -289,7 +289,7 @@ def prune(options: Options) -> int:
             continue
         try:
             own = measure.sizes(container)[0]
-            remove.erase(container, repair.hold(container))
+            remove.erase(container, repair.hold(container, removing=True))
         except MinirtError:
             continue
         removed.append(container.id)

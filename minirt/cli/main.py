@@ -203,6 +203,13 @@ def dispatch(argv: list[str]) -> int:
         if command.ours and error.exit_code == 1:
             error.exit_code = 125
         raise
+    except OSError as error:
+        if not command.ours or "MINIRT_DEBUG" in os.environ:
+            raise
+        about = f": {error.filename}" if error.filename else ""
+        refusal = MinirtError(f"{error.strerror or error}{about}")
+        refusal.exit_code = 125
+        raise refusal from None
 
 
 def find(argv: Sequence[str]) -> tuple[Command, list[str]]:

@@ -535,7 +535,10 @@ class Monitor:
         if self.removes:
             remove.vanish(self.container)
         else:
-            self.write_outcome("exited", code, "")
+            try:
+                self.write_outcome("exited", code, "")
+            except OSError:
+                pass  # a full disk: the client is told all the same, and the next command repairs the record
         self.drain(enough=0)
         for peer in self.peers:
             peer.say({"exit": code})

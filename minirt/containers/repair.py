@@ -19,12 +19,12 @@ from minirt.errors import ConflictError, MinirtError, NotFoundError
 TYPE_CHECKING = False
 
 
-def hold(container: record.Container, patience: float = 10.0) -> state.Lock:
+def hold(container: record.Container, patience: float = 10.0, removing: bool = False) -> state.Lock:
     """Takes the lock of a container that is not running, and repairs it.
 
     A monitor may still be putting its container away: so waits up to `patience` seconds where the container is not
-    alive. Returns the lock, held. Raises ConflictError when the container runs (or its monitor does not end),
-    NotFoundError when it was removed meanwhile.
+    alive. `removing`: it will be gone in a moment, so its end need not be recorded. Returns the lock, held. Raises
+    ConflictError when the container runs (or its monitor does not end), NotFoundError when it was removed meanwhile.
     """
     import time
 
@@ -47,12 +47,15 @@ def hold(container: record.Container, patience: float = 10.0) -> state.Lock:
         remove.clean(container)
         lock.release()
         raise NotFoundError(f"No such container: {container.id}")
-    repair(container)
+    repair(container, removing)
     return lock
 
 
-def repair(container: record.Container) -> None:
-    """Puts right what a lost monitor left. The caller holds the lock, so nobody else works on this container."""
+def repair(container: record.Container, removing: bool = False) -> None:
+    """Puts right what a lost monitor left. The caller holds the lock, so nobody else works on this container.
+
+    With `removing` nothing is written: a container can be removed from a full disk.
+    """
     now = record.derive_unlocked(container)
     if not now.lost:
         return
@@ -64,7 +67,8 @@ def repair(container: record.Container) -> None:
         "code": record.LOST,
         "error": "the monitor of the container was lost",
     }
-    state.write_json(f"{container.directory}/outcome.json", end)
+    if not removing:
+        state.write_json(f"{container.directory}/outcome.json", end)
     for name in ("running.json", "socket"):
         try:
             os.unlink(f"{container.run_directory}/{name}")
