@@ -388,7 +388,10 @@ def snapshot() -> dict[str, set[str]]:
     }
     for pid in Outside().processes():
         if pid not in (1, os.getpid()):
-            words = " ".join(Outside().command(pid)) if os.path.exists(f"/proc/{pid}") else ""
+            try:
+                words = " ".join(Outside().command(pid))
+            except (FileNotFoundError, ProcessLookupError):
+                continue  # it ended, and was waited for, since the listing
             seen["process"].add(f"{pid} ({words or 'ended, but nobody waited for it'})")
     for kind in ("shm", "sem", "msg"):
         lines = Path(f"/proc/sysvipc/{kind}").read_text().splitlines()[1:]
