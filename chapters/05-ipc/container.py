@@ -8,6 +8,7 @@ namespace, and the two file systems that go with it; with --ipc host, the machin
 
 import os
 import sys
+import warnings  # noqa: F401  os.execvp imports it, and in another root there is no Python to import from
 
 from minirt.kernel import mount, process
 from minirt.namespaces import ipc, mnt, pid, uts
@@ -43,6 +44,8 @@ def main(arguments: list[str]) -> int:
     while arguments and arguments[0] in options:
         name = arguments.pop(0)
         options[name] = "yes" if name == "--init" else arguments.pop(0)
+    if arguments and arguments[0].startswith("--"):
+        sys.exit(f"container.py does not know {arguments[0]}")
     directory, command = (arguments or ["/"])[0], arguments[1:] or SHOW
 
     def become_the_command() -> int:
