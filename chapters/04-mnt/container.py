@@ -8,6 +8,7 @@ that stay in the container, /proc and /dev of its own, masks, and pivot_root.
 
 import os
 import sys
+import warnings  # noqa: F401  os.execvp imports it, and in another root there is no Python to import from
 
 from minirt.kernel import mount, process
 from minirt.namespaces import mnt, pid, uts

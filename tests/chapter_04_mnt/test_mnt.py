@@ -351,8 +351,8 @@ def test_a_masked_file_is_empty(spawn: Callable[..., Any], box: Path) -> None:
 def test_a_masked_directory_is_empty_and_read_only(spawn: Callable[..., Any], box: Path) -> None:
     child = spawn(masked, box, "/etc")
     assert isinstance(child.value, int), (
-        f"/etc is a directory, and the mask failed with {child.value}: a file cannot be mounted on a directory. Cover it "
-        "with an empty tmpfs"
+        f"/etc is a directory, and the mask failed with {child.value}: a file cannot be mounted on a directory. "
+        "Cover it with an empty tmpfs"
     )
     seen = f"/proc/{child.pid}/root{box}/etc"
     assert os.listdir(seen) == [], f"inside, the masked directory still shows {os.listdir(seen)}"
