@@ -37,6 +37,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 # In a cell `python` is this interpreter and `minirt` the checkout's; the rest is the system's, as for root.
 PATH = f"{Path(sys.executable).parent}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+PASSWORD = "a cage needs root: start the notebook as root (sudo make notebook), or let sudo ask you for no password"
 SIGN = "\x1evariables "  # begins the line in which a cell's variables travel; no program prints a record separator
 
 # Runs a cell's text: argv is the text and the names to hand out. The frames of this little program do not belong into
@@ -84,7 +85,8 @@ class HeldCage:
         assert self._launcher.stdout is not None and self._launcher.stderr is not None
         self.id = self._launcher.stdout.readline().strip()
         if not self.id:
-            raise CellFailed(self._launcher.stderr.read().strip() or "the cage could not be made")
+            said = self._launcher.stderr.read().strip() or "the cage could not be made"
+            raise CellFailed(said + (f"\n{PASSWORD}" if said.startswith("sudo:") else ""))
 
     def run(self, command: list[str], seconds: float) -> tuple[int, dict[str, Any]]:
         """Run a command in the cage; what it prints appears at once.
