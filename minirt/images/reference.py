@@ -71,8 +71,10 @@ class Reference:
         if self.domain != DEFAULT_DOMAIN:
             return self.repository
         short = self.path.removeprefix(OFFICIAL)
-        # library/a/b must not become a/b, and library/localhost not localhost: those would mean something else.
-        return self.path if "/" in short or short == self.path else short
+        if "/" in short:
+            short = self.path  # library/a/b must not become a/b
+        # Kept in full where the short name would be read as something else: docker.io/a.b/c, or 64 digits.
+        return short if _short_means(short, self) else self.repository
 
     def familiar(self) -> str:
         """The whole name in its short form: `busybox:latest`."""
@@ -132,6 +134,11 @@ def _split_domain(text: str) -> tuple[str, str]:
     if first == DEFAULT_DOMAIN and "/" not in rest:
         rest = OFFICIAL + rest
     return first, rest
+
+
+def _short_means(short: str, name: Reference) -> bool:
+    is_id = len(short) == 64 and set(short) <= _HEX
+    return not is_id and _split_domain(short) == (name.domain, name.path)
 
 
 def _is_domain(text: str) -> bool:
