@@ -39,12 +39,8 @@ def load(options: Options) -> int:
             raise MinirtError(f"open {options['input']}: {(error.strerror or '').lower()}") from None
     elif os.isatty(0):
         raise MinirtError("requested load from stdin, but stdin is empty: give a file with -i, or pipe an archive in")
-    try:
-        loaded = load_archive(source)
-    except IsADirectoryError:
-        raise BadInputError(f"{options['input']} is a directory, not an archive") from None
     lines = []
-    for image in loaded:
+    for image in load_archive(source):
         lines += [f"The image {name} already exists, renaming the old one with ID {before} to empty string"
                   for name, before in image.displaced]
         lines += [f"Loaded image: {name}" for name in image.names] or [f"Loaded image ID: {image.id}"]

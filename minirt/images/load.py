@@ -62,6 +62,8 @@ def load(descriptor: int) -> list[Loaded]:
                     if all(each.complete() for each in parts):
                         return _commit(work, parts)
             raise MinirtError("layers of the image are being removed at the same time: try again")
+        except IsADirectoryError:
+            raise BadInputError("a directory is no archive: give the file that `save` wrote") from None
         except OSError as error:
             raise KernelError.of("loading an image", error) from None
 
