@@ -373,22 +373,26 @@ def remove_cgroup(path: str, patience: float = 0.0) -> None:
         time.sleep(0.005)
 
 
+def leftovers(owner: int | None = None) -> list[str]:
+    """Return the paths that cages of a caller (a pid; None: of any) have made on the machine and not removed."""
+    places = ["/var/tmp", *(hierarchy.point for hierarchy in hierarchies())]
+    start = PREFIX if owner is None else f"{PREFIX}{owner}-"
+    return [f"{place}/{name}" for place in places for name in _listing(place) if name.startswith(start)]
+
+
 def sweep() -> list[str]:
     """Remove what dead cages left (a caller that was killed cannot clean up); return what was removed."""
     removed = []
-    places = [hierarchy.point for hierarchy in hierarchies()] + ["/var/tmp"]
-    for place in places:
-        for name in _listing(place):
-            owner = name[len(PREFIX) :].partition("-")[0]
-            if not name.startswith(PREFIX) or not owner.isdigit() or os.path.exists(f"/proc/{owner}"):
-                continue
-            path = f"{place}/{name}"
-            with contextlib.suppress(CageError):
-                if place == "/var/tmp":
-                    shutil.rmtree(path, ignore_errors=True)
-                else:
-                    remove_cgroup(path)
-                removed.append(path)
+    for path in leftovers():
+        owner = os.path.basename(path)[len(PREFIX) :].partition("-")[0]
+        if os.path.exists(f"/proc/{owner}"):
+            continue
+        with contextlib.suppress(CageError):
+            if path.startswith("/var/tmp/"):
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                remove_cgroup(path)
+            removed.append(path)
     return removed
 
 

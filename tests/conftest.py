@@ -307,6 +307,16 @@ class Skips:
                 terminalreporter.line(line)
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail the run when a cage of ours has left something on the machine itself."""
+    left = cage.leftovers(os.getpid())
+    if left:
+        print("\ncages have left something on this machine: " + ", ".join(left), file=sys.stderr)
+        if session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
 # ------------------------------------------------------------------------------------------------------------- fixtures
 
 

@@ -36,7 +36,7 @@ def machine() -> dict[str, Any]:
     return {
         "mounts": sorted(f"{entry.kind} {entry.point}" for entry in cage.mounts()),
         "propagation of /": [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if " / / " in line],
-        "cgroups": [path for path in cgroups_of(os.getpid())],
+        "cgroups": cage.leftovers(os.getpid()),
         "host name": os.uname().nodename,
         "swappiness": Path("/proc/sys/vm/swappiness").read_text(),
         "forwarding": Path("/proc/sys/net/ipv4/ip_forward").read_text(),
@@ -50,14 +50,6 @@ def machine() -> dict[str, Any]:
 
 
 BEGIN = (time.time(), time.monotonic())
-
-
-def cgroups_of(pid: int) -> Iterator[str]:
-    """The cgroups of cages that a process has made."""
-    for hierarchy in cage.hierarchies():
-        for name in os.listdir(hierarchy.point):
-            if name.startswith(f"{cage.PREFIX}{pid}-"):
-                yield f"{hierarchy.point}/{name}"
 
 
 @pytest.fixture
@@ -311,7 +303,7 @@ def test_an_overlay_can_be_mounted_on_the_state_root(state: str) -> None:
         return (top / "lower" / "file").read_text() + (top / "upper" / "file").read_text()
 
     assert cage.call(lay, state=state).result() == "belowabove"
-    assert not [name for name in os.listdir("/var/tmp") if name.startswith(f"{cage.PREFIX}{os.getpid()}-")]
+    assert cage.leftovers(os.getpid()) == []
 
 
 @pytest.mark.parametrize("root", ["overlay", "shared"])
@@ -336,12 +328,12 @@ def test_a_killed_caller_takes_its_cage_along_and_the_next_one_sweeps() -> None:
         os._exit(0)
     guests = observe.Outside().until(lambda: len(below := observe.Outside().descendants(caller)) == 3 and below, 5)
     time.sleep(0.2)
-    assert list(cgroups_of(caller)) or not cage.hierarchies()
+    assert cage.leftovers(caller) or not cage.hierarchies()
     os.kill(caller, signal.SIGKILL)
     os.waitpid(caller, 0)
     assert observe.Outside().until(lambda: all(observe.Outside().state(pid) in ("", "Z") for pid in guests), 5)
-    observe.Outside().until(lambda: not cage.sweep() and not list(cgroups_of(caller)), 2)
-    assert list(cgroups_of(caller)) == []
+    observe.Outside().until(lambda: not cage.sweep() and not cage.leftovers(caller), 2)
+    assert cage.leftovers(caller) == []
 
 
 # -------------------------------------------------------------------------------------------------------- command line
@@ -379,7 +371,7 @@ def test_a_held_cage_keeps_its_state_and_goes_with_its_holder() -> None:
     assert holder.wait(10) == 0
     assert select.select([first], [], [], 5)[0]
     os.close(first)
-    assert list(cgroups_of(holder.pid)) == []
+    assert cage.leftovers(holder.pid) == []
     assert run("--in", held, "--", "true").returncode == 125
     holder.stdout.close()
 
