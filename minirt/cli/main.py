@@ -192,6 +192,7 @@ def dispatch(argv: list[str]) -> int:
         return _help(argv[1:])
     command, rest = find(argv)
     options = command.parse(rest)
+    os.umask(0o022)  # what is made in the store and in a container has the modes that it is meant to have
     assert command.action
     try:
         if explain:

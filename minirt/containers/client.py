@@ -152,7 +152,7 @@ def run(asked: Mapping[str, Any], arguments: Sequence[str], tell: Callable[[], N
     `asked`: option values by long name. `arguments`: image and command line. `tell`: prints the narration so far.
     Returns the exit code of the container's process, 0 when detached. Raises MinirtError.
     """
-    from minirt.containers import create, monitor, specify
+    from minirt.containers import create, files, monitor
 
     detached, tty = asked["detach"], asked["tty"]
     streams = (False, False, False) if detached else (asked["interactive"], True, True)
@@ -167,7 +167,7 @@ def run(asked: Mapping[str, Any], arguments: Sequence[str], tell: Callable[[], N
     hear, speak = channel
     if asked["cidfile"]:
         state.write_atomic(os.path.abspath(asked["cidfile"]), container.id.encode(), sync=False)
-    specify.write_files(container)
+    files.write(container)
     say(speak, {"begin": container.config})
     terminal = 0 if tty and streams[0] else -1
     client = Client(hear, speak, terminal=terminal, forward=asked["sig-proxy"] and not tty, tell=tell)
@@ -189,7 +189,7 @@ def start(container: Container, *, attach: bool, interactive: bool, forward: boo
     """Starts a container that exists and is not running. Returns its exit code when attached, else 0. Raises
     MinirtError.
     """
-    from minirt.containers import monitor, repair, specify
+    from minirt.containers import files, monitor, repair
 
     lock = repair.hold(container)
     tty = container.config["Config"]["Tty"]
@@ -199,7 +199,7 @@ def start(container: Container, *, attach: bool, interactive: bool, forward: boo
         raise MinirtError("cannot attach stdin to a TTY-enabled container because stdin is not a terminal")
     streams = (stdin, attach, attach)
     hear, speak = monitor.fork(lock, streams, detached=not (attach or stdin))
-    specify.write_files(container)
+    files.write(container)
     lock.release()
     say(speak, {"begin": container.config})
     client = Client(hear, speak, terminal=0 if tty and stdin else -1, forward=forward and not tty, tell=tell)

@@ -9,8 +9,6 @@ show them.
 
 from __future__ import annotations
 
-import os
-
 from minirt import capabilities, state
 from minirt.containers import record
 from minirt.errors import ConflictError
@@ -19,15 +17,6 @@ from minirt.process import spec as specs
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
-
-HOSTS = """\
-127.0.0.1\tlocalhost
-::1\tlocalhost ip6-localhost ip6-loopback
-fe00::\tip6-localnet
-ff00::\tip6-mcastprefix
-ff02::1\tip6-allnodes
-ff02::2\tip6-allrouters
-"""
 
 # what a namespace is called here, in HostConfig and in /proc/PID/ns
 NAMESPACES = (
@@ -162,39 +151,3 @@ def mount_table(container: record.Container) -> list[dict[str, Any]]:
             table.pop(entry["destination"], None)
             table[entry["destination"]] = entry
     return list(table.values())
-
-
-def write_files(container: record.Container) -> None:
-    """Makes the directories of the overlay and the three files that are bound over /etc/hostname, hosts and
-    resolv.conf.
-    """
-    for name in ("upper", "work"):
-        try:
-            os.mkdir(f"{container.directory}/{name}", 0o755)
-        except FileExistsError:
-            pass
-    try:
-        os.mkdir(f"{container.directory}/merged", 0o755)
-    except FileExistsError:
-        pass
-    on_host = container.config["HostConfig"]["NetworkMode"] == "host"
-    name = container.config["Config"]["Hostname"]
-    full = f"{name}.{container.config['Config']['Domainname']}" if container.config["Config"]["Domainname"] else name
-    _write(f"{container.directory}/hostname", full.encode() + b"\n")
-    _write(f"{container.directory}/hosts", _read("/etc/hosts") if on_host else HOSTS.encode())
-    _write(f"{container.directory}/resolv.conf", _read("/etc/resolv.conf"))
-
-
-def _read(path: str) -> bytes:
-    try:
-        return state.read_file(path)
-    except OSError:
-        return b""
-
-
-def _write(path: str, data: bytes) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
-    try:
-        os.write(descriptor, data)
-    finally:
-        os.close(descriptor)

@@ -403,3 +403,13 @@ def test_nothing_of_ours_is_within_reach(tool):
     assert "minirt" not in done.out.replace("minirt-", "")
     targets = [line.split(" -> ")[1] for line in done.out.splitlines() if " -> " in line]
     assert all(target.startswith(("pipe:", "/dev/null", "/proc/")) for target in targets), targets
+
+
+def test_a_strict_umask_of_the_caller_does_not_reach_the_container(tool):
+    before = os.umask(0o077)
+    try:
+        done = tool("run", "--rm", "-u", "app", "busybox", "sh", "-c",
+                    "umask; ls / >/dev/null && cat /etc/hosts | head -1")
+    finally:
+        os.umask(before)
+    assert done.out == "0022\n127.0.0.1\tlocalhost\n"
