@@ -2,7 +2,7 @@
 
 All processes of one command append their events to one file in memory (a memfd): an append of a line is atomic, and
 nobody ever waits for a reader. The command's own process reads on from where it stopped and prints: at the moments
-that `tell` is called (`run` does so just before the container's program begins) and once more at the end.
+that `tell` is called (`run` does so before it shows what the container says) and once more at the end.
 """
 
 from __future__ import annotations

@@ -177,9 +177,9 @@ class Monitor:
             sources = [(self.handle.master, "stdout", 1)]
             self.take_size(first)
         self.sources = [ends.Source(*source) for source in sources]
+        self.handle.start()
         if trace.enabled():
             self.let_narrate(first)
-        self.handle.start()
         first.say({"started": self.container.id})
         for message in self.early:
             self.obey(first, message)
@@ -272,9 +272,7 @@ class Monitor:
                 pass  # the client's output is no terminal
 
     def let_narrate(self, peer: Peer) -> None:
-        """Waits until the client has printed the steps so far, so that they stand before the container's own
-        output.
-        """
+        """Waits until the client has printed the steps so far: what the container says meanwhile waits in its pipes."""
         peer.say({"walls": 1})
         while True:
             messages = peer.ear.hear()
