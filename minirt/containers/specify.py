@@ -63,6 +63,7 @@ def specification(container: record.Container) -> dict[str, Any]:
             "devices": [],
             "maskedPaths": list(specs.MASKED_PATHS),
             "readonlyPaths": list(specs.READONLY_PATHS),
+            "seccomp": {"profile": "builtin"},
             "cgroupsPath": f"minirt/{container.id}",
         },
     }

@@ -20,6 +20,7 @@ from minirt import capabilities, trace
 from minirt.errors import CannotInvokeError, CommandNotFoundError, MinirtError
 from minirt.kernel import paths, process
 from minirt.process import users
+from minirt.seccomp import filter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -101,8 +102,9 @@ def set_limits(limits: Sequence[dict[str, Any]]) -> None:
             raise MinirtError(f"cannot set {limit['type']} to {limit['soft']}:{limit['hard']}: {error}") from None
 
 
-def execute(spec: dict[str, Any], program: int) -> NoReturn:
-    """Become the command of `spec["process"]` by way of the sealed `program`. The root is the container's already.
+def execute(spec: dict[str, Any], program: int, seccomp: bytes = b"") -> NoReturn:
+    """Become the command of `spec["process"]` by way of the sealed `program`, behind the assembled filter `seccomp`
+    (empty: none). The root is the container's already.
 
     Raises MinirtError with the exit code that Docker gives. Never returns otherwise: an exec that fails is reported on
     descriptor `program.REPORT` by the program itself.
@@ -120,6 +122,10 @@ def execute(spec: dict[str, Any], program: int) -> NoReturn:
     granted = wanted.get("capabilities")
     if granted is not None:
         capabilities.limit(capabilities.mask(granted["bounding"]))  # needs CAP_SETPCAP, so before the sets shrink
+    # Loading a filter takes CAP_SYS_ADMIN, so it comes before the capabilities go; with no_new_privs it takes nothing,
+    # and then it comes last, so that a filter may forbid what is done in between.
+    if seccomp and not wanted.get("noNewPrivileges"):
+        filter.install(seccomp)
     become(user)
     if granted is not None:
         shrink(granted, user)
@@ -135,8 +141,25 @@ def execute(spec: dict[str, Any], program: int) -> NoReturn:
     trace.step(CHAPTER, f"become {path}", f"execveat(memfd); execve({path!r})")
     os.close(root)
     os.close(directory)
+    if seccomp and wanted.get("noNewPrivileges"):
+        filter.install(seccomp)
     process.execute(program, [path, *wanted["args"]], env)
     raise AssertionError("unreachable")
+
+
+def filter_for(spec: dict[str, Any]) -> bytes:
+    """The assembled system call filter that `spec` asks for in "linux", "seccomp"; empty when it asks for none.
+
+    It depends on the capabilities: a call that needs one is allowed to those who have it. Raises BadInputError.
+    """
+    wanted = spec["linux"].get("seccomp")
+    if not wanted:
+        return b""
+    from minirt.seccomp import bpf, compiler, policy
+
+    profile = policy.BUILTIN if wanted["profile"] == "builtin" else wanted["profile"]
+    granted = spec["process"].get("capabilities") or {"bounding": capabilities.NAMES}
+    return bpf.assemble(compiler.program(profile, {name.removeprefix("CAP_") for name in granted["bounding"]}))
 
 
 def exec_failure(number: int, name: str) -> MinirtError:

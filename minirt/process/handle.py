@@ -2,7 +2,8 @@
 
 Two pipes join them. On the *report* the child tells its narration, that its walls stand, or why they do not; it is
 close-on-exec, so its end without a complaint is the proof that the exec happened. On the *gate* the child waits for
-one byte; if the parent dies first it reads the end of the pipe, and ends too. A terminal's master comes over a socket.
+its system call filter, which the parent makes meanwhile; if the parent dies first, the child reads the end of the pipe
+and ends too. A terminal's master comes over a socket.
 
 Rules of the room: `begin` is the one place where a container's process is forked, for `launch` and for `join`. The
 child holds no descriptor of its parent's but the few that `_arrange` puts into their places.
@@ -36,6 +37,7 @@ class Handle:
                  name: str) -> None:
         self.pid, self.pidfd, self.master = number, pidfd, -1
         self._report, self._gate, self._channel, self._name = report, gate, channel, name
+        self.filter = b""  # the system call filter that goes through the gate
         self._rest = b""
         self._ready = False
 
@@ -58,7 +60,12 @@ class Handle:
         """Let the process go on, and read its report to the end. Raises what it reports as failed."""
         if not self._ready:
             self.ready()
-        os.write(self._gate, b"!")
+        message = len(self.filter).to_bytes(4, "little") + self.filter
+        try:
+            while message:
+                message = message[os.write(self._gate, message):]
+        except BrokenPipeError:
+            raise errors.MinirtError("the container's process was killed while it waited to start") from None
         os.close(self._gate)
         while self._read():
             pass
@@ -145,12 +152,16 @@ def _receive(channel: _socket.socket) -> int:
 # -- the child's side ----------------------------------------------------------------------------------------------
 
 
-def pass_gate() -> bool:
-    """In the child: say that the walls stand, and wait until the parent opens the gate. False when it died instead."""
+def pass_gate() -> bytes | None:
+    """In the child: say that the walls stand, and wait until the parent opens the gate. Return the system call filter
+    that comes with it, empty when there is none, or None when the parent died instead."""
     os.write(REPORT, b'{"ready": 1}\n')
-    opened = bool(os.read(GATE, 1))
+    message = b""
+    while part := os.read(GATE, 1 << 16):
+        message += part
     os.close(GATE)
-    return opened
+    whole = len(message) >= 4 and len(message) == 4 + int.from_bytes(message[:4], "little")
+    return message[4:] if whole else None
 
 
 def tell_failure(error: BaseException) -> None:

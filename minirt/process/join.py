@@ -63,6 +63,7 @@ def prepare(target: int, spec: dict[str, Any], stdio: tuple[int, int, int] = (0,
         spec["process"], stdio, program.sealed(program.JOIN), birth=lambda: process.clone3(0, cgroup),
         child=lambda: _child(spec, group), kind=Joined, extra=target)
     assert isinstance(joined, Joined)
+    joined.filter = enter.filter_for(spec)
     return joined
 
 
@@ -83,11 +84,12 @@ def _child(spec: dict[str, Any], group: Group | None) -> int:
         master, slave = terminal.open_pair(root)
         os.close(root)
         handle.send_master(master)
-    if not handle.pass_gate():
+    seccomp = handle.pass_gate()
+    if seccomp is None:
         return 125
     if slave >= 0:
         handle.take_terminal(slave)
-    enter.execute(spec, PROGRAM)
+    enter.execute(spec, PROGRAM, seccomp)
 
 
 @trace.narrated(CHAPTER, "enter every namespace of the container at once", "setns(pidfd, ...)")

@@ -42,10 +42,12 @@ def prepare(spec: dict[str, Any], stdio: tuple[int, int, int] = (0, 1, 2), group
     new = {entry["type"] for entry in spec["linux"]["namespaces"] if "path" not in entry}
     cgroup = group.descriptor if group else -1
     load_what_it_needs(spec)
-    return handle.begin(
+    born = handle.begin(
         spec["process"], stdio, program.sealed(program.LAST),
         birth=lambda: pid.birth(cgroup) if "pid" in new else process.clone3(0, cgroup),
         child=lambda: _child(spec, new, group))
+    born.filter = enter.filter_for(spec)  # made here while the child builds its walls
+    return born
 
 
 def load_what_it_needs(spec: dict[str, Any]) -> None:
@@ -92,7 +94,8 @@ def _child(spec: dict[str, Any], new: set[str], group: Group | None) -> int:
     mnt.pivot(root)
     os.close(root)
     enter.lock_out_imports()
-    if not handle.pass_gate():
+    seccomp = handle.pass_gate()
+    if seccomp is None:
         return 125  # the parent died: nobody is left to answer to
     if slave >= 0:
         handle.take_terminal(slave)
@@ -100,14 +103,14 @@ def _child(spec: dict[str, Any], new: set[str], group: Group | None) -> int:
     if wanted.get("init"):
         from minirt.process import init
 
-        return init.run(lambda: _become(spec), close=(REPORT, PROGRAM))
-    enter.execute(spec, PROGRAM)
+        return init.run(lambda: _become(spec, seccomp), close=(REPORT, PROGRAM))
+    enter.execute(spec, PROGRAM, seccomp)
 
 
-def _become(spec: dict[str, Any]) -> int:
+def _become(spec: dict[str, Any], seccomp: bytes) -> int:
     """The command behind an init: a failure is reported as it would be without one."""
     try:
-        enter.execute(spec, PROGRAM)
+        enter.execute(spec, PROGRAM, seccomp)
     except BaseException as error:
         handle.tell_failure(error)
         return 125

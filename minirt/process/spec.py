@@ -9,7 +9,7 @@ A plain dict. Where the specification has no word, ours is noted:
     root      path, readonly; overlay: ours: {"layers", "lower", "upper", "work"} (chapter 09), mounted at `path`
     hostname, domainname, mounts
     linux     namespaces ([{"type", "path"?}]; a type that is not named is shared with the machine), devices,
-              maskedPaths, readonlyPaths
+              maskedPaths, readonlyPaths; seccomp: ours: {"profile": "builtin", or a profile in Docker's form}
 
 The tables are Docker's defaults.
 """
@@ -59,5 +59,6 @@ def default(args: Sequence[str], root: str, hostname: str = "minirt") -> Spec:
         "hostname": hostname,
         "mounts": [dict(mount) for mount in MOUNTS],
         "linux": {"namespaces": [{"type": kind} for kind in NAMESPACES],
-                  "maskedPaths": list(MASKED_PATHS), "readonlyPaths": list(READONLY_PATHS)},
+                  "maskedPaths": list(MASKED_PATHS), "readonlyPaths": list(READONLY_PATHS),
+                  "seccomp": {"profile": "builtin"}},
     }

@@ -56,8 +56,10 @@ class Run:
                 between(handle)
             handle.start()
             self.text = b"".join(iter(lambda: os.read(output, 1 << 16), b"")).decode()
-        finally:
+        except BaseException:
             handle.kill()
+            raise
+        finally:
             self.code = process.exit_code(handle.wait())
             os.close(output)
 
@@ -342,7 +344,7 @@ def test_joining_with_a_terminal(root: Path, sleeper: Container) -> None:
     assert (text.replace("\r", "").split(), code) == (["/dev/pts/0", "controlled"], 0)
 
 
-def exposed(wanted: dict[str, Any], _: int) -> None:
+def exposed(wanted: dict[str, Any], *_: Any) -> None:
     """The control: the last exec without the sealed program."""
     os.execve(wanted["process"]["args"][0], wanted["process"]["args"], {"PATH": "/bin"})
 
@@ -403,11 +405,14 @@ def test_the_program_says_in_bytes_what_its_table_says_in_words(which: str, arch
 
 
 def test_a_killed_launch_says_so(root: Path) -> None:
-    handle = launch.prepare(specification(root, "true"))
+    wanted = specification(root, "true")
+    handle = launch.prepare(wanted)
     os.kill(handle.pid, signal.SIGKILL)
-    with pytest.raises(MinirtError):
-        handle.start()
-    handle.wait()
+    try:
+        handle.ready()
+    except MinirtError as error:
+        assert "was killed" in str(error)
+    assert process.exit_code(handle.wait()) == 137
 
 
 def test_root_keeps_fourteen_capabilities_and_others_none(root: Path) -> None:
@@ -425,3 +430,24 @@ def test_root_keeps_fourteen_capabilities_and_others_none(root: Path) -> None:
 
 def test_no_new_privileges(root: Path) -> None:
     assert "NoNewPrivs:\t1" in run(root, "cat", "/proc/self/status", noNewPrivileges=True).text
+
+
+def test_the_filter_judges_from_inside(root: Path) -> None:
+    script = ("grep -E '^(Seccomp|NoNewPrivs):' /proc/self/status; unshare --uts true; "
+              "mount -t tmpfs none /tmp; echo end")
+    text = run(root, "sh", "-c", script).text
+    assert "Seccomp:\t2" in text and "NoNewPrivs:\t0" in text
+    assert text.count("ermission") + text.count("not permitted") >= 2 and text.endswith("end\n")
+    wanted = specification(root, "grep", "^Seccomp:", "/proc/self/status")
+    wanted["linux"]["seccomp"] = None
+    assert Run(wanted).text == "Seccomp:\t0\n"
+
+
+def test_a_profile_of_the_users_is_obeyed(root: Path) -> None:
+    profile = {"defaultAction": "SCMP_ACT_ALLOW",
+               "syscalls": [{"names": ["uname"], "action": "SCMP_ACT_ERRNO", "errnoRet": 95}]}
+    for unprivileged in (False, True):
+        wanted = specification(root, "uname", noNewPrivileges=unprivileged)
+        wanted["linux"]["seccomp"] = {"profile": profile}
+        ran = Run(wanted)
+        assert ran.code == 1 and "Operation not supported" in ran.text
