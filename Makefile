@@ -2,6 +2,7 @@
 # checkout ends up belonging to root when the checkout is yours.
 #
 #   make hello        set up, and run a first container                       make test         everything, 12 minutes
+#   make workshop     set up what the workshop needs, and list its chapters
 #   make lint         style and types                                         make acceptance   against other tools, 35 minutes
 #   make test-deps    install those other tools                               make bench        measured beside runc, crun, podman
 #   make site         the book as a web site, in site/                        make notebook     the notebooks, in a browser
@@ -20,9 +21,9 @@ packages = $(PY) -c 'import tomllib, sys; \
     print("\n".join(tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"][sys.argv[1]]))' $(1) \
     | $(PY) -m pip install -q --disable-pip-version-check -r /dev/stdin
 
-.PHONY: help hello ready test lint test-deps acceptance site bench notebook install uninstall online clean
+.PHONY: help hello workshop ready test lint test-deps acceptance site bench notebook install uninstall online clean
 help:
-	@sed -n '4,9s/^#  //p' Makefile
+	@sed -n '4,10s/^#  //p' Makefile
 
 # -- set up: nothing but Python is needed for `make hello` --------------------------------------------------------------
 
@@ -48,6 +49,15 @@ $(VENV)/.book: $(VENV)/.test
 hello: ready
 	@$(SUDO) $(PY) -B -m minirt.images.hello
 	@$(SUDO) $(VENV)/bin/minirt --explain run --rm hello-world
+
+# A check needs the standard library and pytest, nothing else.
+$(VENV)/.workshop: | ready
+	@$(PY) -m pip --version >/dev/null 2>&1 || $(PY) -m ensurepip >/dev/null
+	@$(PY) -c 'import pytest' 2>/dev/null || $(PY) -m pip install -q --disable-pip-version-check 'pytest>=8'
+	@touch $@
+
+workshop: $(VENV)/.workshop
+	@$(PY) -m chapters
 
 lint: $(VENV)/.test
 	$(VENV)/bin/ruff check .

@@ -154,7 +154,7 @@ def ask(what: dict[str, Any]) -> Iterator[dict[str, Any]]:
         if silent:
             raise WorkshopError(
                 "the judge has not even begun; what it says is above.\n"
-                f"It needs pytest, in this interpreter: {sys.executable} (`make hello` and `make test` set one up)."
+                f"It needs pytest in {sys.executable}: `make workshop` installs it."
             )
     finally:
         process.stdout.close()
