@@ -111,6 +111,8 @@ FLAGS: dict[str, dict[str, tuple[str, int, str]]] = {
         "detach-keys": ("", 17, ""),
     },
     "attach": {"detach-keys": ("", 17, "")},
+    "logs": {"details": ("", 17, "")},
+    "container prune": {"filter": ("", 17, "")},
     "rm": {"link": ("l", 15, "")},
     "load": {"platform": ("", 0, PLATFORM)},
     "images": {"tree": ("", 13, "")},

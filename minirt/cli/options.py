@@ -211,9 +211,9 @@ class Command:
             value = "true" if option.kind == "bool" else self._next(words, f"--{name}")
         self._store(option, value, by_long, parsed)
 
-    def _short(self, letters: str, words: Iterator[str], by_short: dict[str, Option], parsed: Options) -> None:
-        rest = letters
+    def _short(self, rest: str, words: Iterator[str], by_short: dict[str, Option], parsed: Options) -> None:
         while rest:
+            letters = rest  # what is left of the bundle, as a message names it
             letter, rest = rest[0], rest[1:]
             option = by_short.get(letter)
             if option is None:

@@ -68,7 +68,7 @@ def test_flags_end_at_the_first_argument_and_at_two_dashes():
     ("words", "sentence"),
     [
         (["--nosuch"], "unknown flag: --nosuch"),
-        (["-atZ"], "unknown shorthand flag: 'Z' in -atZ"),
+        (["-atZ"], "unknown shorthand flag: 'Z' in -Z"),
         (["--name"], "flag needs an argument: --name"),
         (["-e"], "flag needs an argument: 'e' in -e"),
         (["--all=maybe", "x"], 'invalid argument "maybe" for "-a, --all" flag: parsing "maybe": invalid syntax'),

@@ -392,7 +392,8 @@ def test_explain_tells_the_steps_before_the_container_speaks(tool):
     numbers = [int(line.split()[0]) for line in lines if line.split()[0].isdigit()]
     assert numbers == list(range(1, len(numbers) + 1))
     before = "\n".join(lines[: lines.index("spoken")])
-    for word in ("ch 02", "ch 03", "ch 04", "ch 05", "ch 06", "ch 09", "pivot_root", "CLONE_NEWUTS", "overlay", "become"):
+    for word in ("ch 02", "ch 03", "ch 04", "ch 05", "ch 06", "ch 09", "pivot_root", "CLONE_NEWUTS", "overlay",
+                 "become"):
         assert word in before, f"the narration does not tell of {word}"
     assert tool("run", "--rm", "busybox", "echo", "silent").err == ""
 
