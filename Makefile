@@ -44,6 +44,10 @@ $(VENV)/.book: $(VENV)/.test
 	@$(call packages,book)
 	@touch $@
 
+$(VENV)/.machine: $(VENV)/.book
+	@$(call packages,machine)
+	@touch $@
+
 # -- run ------------------------------------------------------------------------------------------------------------
 
 hello: ready
@@ -69,7 +73,7 @@ test: lint
 test-deps: ready
 	@.ci/test-deps
 
-acceptance: $(VENV)/.book
+acceptance: $(VENV)/.machine
 	$(PYTEST) tests/acceptance tests/faults tests/site tests/vm
 
 bench: ready

@@ -130,16 +130,21 @@ class Bench:
         say("")
 
     def check(self) -> None:
-        """The workshop's verdict on a solved chapter."""
-        say("## check: `python -m chapters check 2`, solved\n")
-        words = [sys.executable, "-m", "chapters"]
-        space = {"MINIRT_WORKSPACE": str(self.place / "workspace")}
-        for step in (("start", "2"), ("solution", "2", "--write")):
-            subprocess.run([*words, *step], env={**os.environ, **space}, capture_output=True, check=False,
-                           stdin=subprocess.DEVNULL, cwd=peers.ROOT)
-        runners = [Runner("check 2", [*words, "check", "2"], space)]
-        turns.take_turns(runners, max(3, self.rounds // 5))
-        say(turns.table(runners, ""))
+        """The workshop's verdict on each open chapter, as it is handed out and when it is solved."""
+        from chapters import contents
+
+        say("## check: `python -m chapters check N`, every function solved\n")
+        runners = []
+        for chapter in contents.chapters():
+            if not chapter.exercises:
+                continue
+            words = [sys.executable, "-m", "chapters", "--workspace", str(self.place / f"workspace-{chapter.number}")]
+            for step in (("start", str(chapter.number)), ("solution", str(chapter.number), "--write")):
+                subprocess.run([*words, *step], capture_output=True, check=False, stdin=subprocess.DEVNULL,
+                               cwd=peers.ROOT)
+            runners.append(Runner(f"check {chapter.number}", [*words, "check", str(chapter.number)]))
+        turns.take_turns(runners, max(3, self.rounds // 8))
+        say(turns.table(runners, "", unit="s"))
 
     def imports(self) -> None:
         """Which modules each hot command imports, and where the milliseconds go."""
