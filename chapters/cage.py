@@ -406,8 +406,11 @@ def _listing(directory: str) -> list[str]:
 # ----------------------------------------------------------------------------------------------------------- the walls
 
 
-def build_root(carry: Sequence[str]) -> str:
-    """Mount an overlay of ``/``, and one of each mount point of ``carry``; return where. In a new mount namespace."""
+def build_root(carry: Sequence[str], notes: list[str]) -> str:
+    """Mount an overlay of ``/``, and one of each mount point of ``carry``; return where. In a new mount namespace.
+
+    A file system that cannot lie below an overlay is bound read-only, and a note says so; of ``/`` it is a CageError.
+    """
     # A tmpfs for the upper layers, over a directory that exists everywhere and that the overlay does not need.
     base = "/sys"
     mount("tmpfs", base, "tmpfs", 0, "mode=755")
@@ -424,7 +427,11 @@ def build_root(carry: Sequence[str]) -> str:
         try:
             mount("overlay", target, "overlay", 0, f"lowerdir={lower},upperdir={upper},workdir={work}")
         except OSError as error:
-            raise CageError(f"cannot lay an overlay over {point}: {error.strerror}") from error
+            if point == "/":
+                raise CageError(f"cannot lay an overlay over /: {error}") from error
+            mount(point, target, "", MS_BIND)
+            mount("", target, "", MS_BIND | MS_REMOUNT | MS_RDONLY)
+            notes.append(f"{point} can only be read: its file system cannot lie below an overlay")
     return root
 
 
@@ -563,9 +570,11 @@ class Cage:
                     self.first_pidfd, self.first_pid = descriptors[0], int(message)
                 elif message:
                     answer = message.decode(errors="replace")
-                if not message or answer not in ("", "ready"):
+                if not message or (answer and not answer.startswith("ready")):
                     break
-        if answer != "ready":
+        word, *notes = answer.split("\n")
+        self.notes += notes
+        if word != "ready":
             self.close()
             raise CageError(f"the cage could not be built: {answer or 'its first process died'}")
 
@@ -591,12 +600,13 @@ class Cage:
         self, first: Callable[[], int], state: str, root: str, carry: list[str], theirs: socket.socket
     ) -> int:
         """The first process: build the walls from inside, then do what is wanted."""
+        notes: list[str] = []
         die_with_parent()
         try:
             if root == "overlay":
                 # What needs the machine's own /sys and /proc comes before they are covered.
                 self.cgroups.join()
-                place = build_root(carry)
+                place = build_root(carry, notes)
                 furnish(place, state, self.cgroups)
                 change_root(place)
             else:
@@ -611,7 +621,7 @@ class Cage:
         except (OSError, CageError) as error:
             theirs.send(str(error).encode())
             return 1
-        theirs.send(b"ready")
+        theirs.send("\n".join(["ready", *notes]).encode())
         theirs.close()
         return first()
 

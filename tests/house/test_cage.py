@@ -440,6 +440,32 @@ def test_file_systems_that_carry_the_checkout_are_covered_too(tmp_path: Path) ->
     assert cage.call(elsewhere).result() == [["/mnt/work, here"], "/mnt/work, here", "outside"]
 
 
+def test_a_file_system_that_cannot_be_covered_is_read_only_and_that_is_said() -> None:
+    def deep() -> list[Any]:
+        top = Path(cage.STATE_ROOT)
+        for name in ("upper", "work", "deep"):
+            (top / name).mkdir()
+        place = f"{top}/deep"  # an overlay over the cage's own overlay: a third one above is refused
+        cage.mount("overlay", place, "overlay", 0, f"lowerdir=/usr,upperdir={top}/upper,workdir={top}/work")
+        os.makedirs("/mnt/deep")
+        cage.mount(place, "/mnt/deep", "", 4096)
+        os.chdir("/mnt/deep")
+
+        def write() -> str:
+            try:
+                Path("file").write_text("inside")
+            except OSError as error:
+                return error.strerror
+            return "written"
+
+        outcome = cage.call(write)
+        os.chdir("/")
+        return [outcome.result(), outcome.notes]
+
+    said, notes = cage.call(deep).result()
+    assert said == os.strerror(30) and notes[0].startswith("/mnt/deep can only be read")
+
+
 def test_it_imports_nothing_of_minirt_and_only_the_standard_library() -> None:
     known = {*sys.stdlib_module_names, "chapters", "__main__"}
     code = f"import sys; sys.path.insert(0, {str(cage.CHECKOUT)!r}); from chapters import cage, observe; "
