@@ -88,7 +88,6 @@ _RUN: dict[str, tuple[str, int, str]] = {
     "oom-kill-disable": ("", 8, ""),
     "pids-limit": ("", 8, ""),
     "platform": ("", 0, PLATFORM),
-    "privileged": ("", 10, ""),
     "publish": ("p", 15, ""),
     "publish-all": ("P", 15, ""),
     "restart": ("", 17, ""),
@@ -104,7 +103,7 @@ _RUN: dict[str, tuple[str, int, str]] = {
 FLAGS: dict[str, dict[str, tuple[str, int, str]]] = {
     "run": _RUN,
     "create": {**_RUN, "sig-proxy": ("", 0, "it belongs to run and attach")},
-    "exec": {"detach-keys": ("", 17, ""), "privileged": ("", 10, "")},
+    "exec": {"detach-keys": ("", 17, "")},
     "start": {
         "checkpoint": ("", 0, CHECKPOINT),
         "checkpoint-dir": ("", 0, CHECKPOINT),
@@ -165,7 +164,7 @@ COMMANDS: dict[str, tuple[int, str]] = {
 NOTES = (
     ("run --network", "the default is none until chapter 15, container networks, brings bridges"),
     ("run --mount, -v", "bind mounts and tmpfs; named and anonymous volumes arrive with chapter 16, volumes"),
-    ("run --security-opt", "no-new-privileges only; seccomp arrives with chapter 11, seccomp"),
+    ("run --security-opt", "no-new-privileges and seccomp; no profiles of AppArmor and SELinux"),
     ("run --pull", "never: images come with minirt load until chapter 14, the registry"),
     ("--format", "json, table, fields, join, upper, lower, title, print, println, index, len; not range, if ..."),
     ("ps", "one status that Docker does not know: Dead (monitor lost)"),

@@ -25,6 +25,7 @@ COMMANDS = {
             Option("env", "list", "Set environment variables", short="e"),
             Option("env-file", "list", "Read in a file of environment variables"),
             Option("interactive", help="Keep STDIN open even if not attached", short="i"),
+            Option("privileged", help="Give extended privileges to the command", chapter=10),
             Option("tty", help="Allocate a pseudo-TTY", short="t"),
             Option("user", "string", "Username or UID (format: <name|uid>[:<group|gid>])", short="u"),
             Option("workdir", "string", "Working directory inside the container", short="w"),

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 WARNING = (
-    "minirt: not isolated yet (no seccomp, user namespace, device list): "
+    "minirt: not isolated yet (no user namespace, no device list, no limits): "
     "do not run images that you do not trust\n"
 )
 
@@ -68,11 +68,13 @@ OPTIONS = (
            check=_check(VALUES, "score")),
     Option("pid", "string", "PID namespace to use: host, container:NAME", chapter=3,
            check=_check(VALUES, "mode", "PID", ("host",))),
+    Option("privileged", help="Give extended privileges to this container", chapter=10),
     Option("pull", "string", "Pull image before running: never", chapter=14, default="never", check=pull_policy),
     Option("quiet", help="Suppress the pull output", short="q", chapter=14),
     Option("read-only", help="Mount the container's root filesystem as read only", chapter=4),
     Option("rm", help="Automatically remove the container when it exits", chapter=17),
-    Option("security-opt", "list", "Security options: no-new-privileges", chapter=10, check=_check(VALUES, "security")),
+    Option("security-opt", "list", "Security options: no-new-privileges, seccomp=FILE", chapter=11,
+           check=_check(VALUES, "security")),
     Option("shm-size", "bytes", "Size of /dev/shm", chapter=5, default=0),
     Option("stop-signal", "string", "Signal to stop the container", chapter=17, check=_check(VALUES, "signal")),
     Option("stop-timeout", "int", "Timeout (in seconds) to stop a container", chapter=17),

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 
-from minirt import state, trace
+from minirt import capabilities, state, trace
 from minirt.containers import record
 from minirt.errors import ConflictError, MinirtError
 
@@ -143,6 +143,8 @@ def compose(asked: Mapping[str, Any], arguments: Sequence[str], image: Image) ->
         from minirt.containers import values
 
         labels.update(values.labels(asked["label-file"], asked["label"]))
+    if asked["cap-add"]:
+        capabilities.available(asked["cap-add"])
     bound = [*asked["volume"], *asked["mount"]]
     if bound:
         from minirt.containers import mounts
@@ -185,6 +187,7 @@ def compose(asked: Mapping[str, Any], arguments: Sequence[str], image: Image) ->
             "Init": asked["init"],
             "OomScoreAdj": asked["oom-score-adj"],
             "GroupAdd": asked["group-add"],
+            "Privileged": asked["privileged"],
             "CapAdd": asked["cap-add"],
             "CapDrop": asked["cap-drop"],
             "SecurityOpt": asked["security-opt"],

@@ -40,9 +40,10 @@ def specification(container: record.Container, asked: Mapping[str, Any], command
             "env": values.merged(env, given),
             "cwd": asked["workdir"] or config["WorkingDir"] or "/",
             "user": {"name": asked["user"] or config["User"], "groups": host["GroupAdd"]},
-            "capabilities": {"bounding": specify.granted(host)},
+            "capabilities": {"bounding": specify.granted({**host, "Privileged": host["Privileged"] or asked["privileged"]})},
             "noNewPrivileges": specify.no_new_privileges(host),
-        }
+        },
+        "linux": {"seccomp": specify.seccomp(host)},
     }
 
 

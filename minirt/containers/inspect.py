@@ -97,7 +97,6 @@ def host_config(host: dict[str, Any]) -> dict[str, Any]:
         "LogConfig": {"Type": "json-file", "Config": {}},
         "PortBindings": {},
         "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
-        "Privileged": False,
         "Runtime": "minirt",
         "CgroupParent": "",
         "Cgroup": "",
@@ -108,8 +107,8 @@ def host_config(host: dict[str, Any]) -> dict[str, Any]:
         "CapAdd": host["CapAdd"] or None,
         "CapDrop": host["CapDrop"] or None,
         "SecurityOpt": host["SecurityOpt"] or None,
-        "MaskedPaths": list(spec.MASKED_PATHS),
-        "ReadonlyPaths": list(spec.READONLY_PATHS),
+        "MaskedPaths": None if host["Privileged"] else list(spec.MASKED_PATHS),
+        "ReadonlyPaths": None if host["Privileged"] else list(spec.READONLY_PATHS),
     }
 
 

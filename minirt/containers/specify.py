@@ -63,7 +63,7 @@ def specification(container: record.Container) -> dict[str, Any]:
             "devices": [],
             "maskedPaths": list(specs.MASKED_PATHS),
             "readonlyPaths": list(specs.READONLY_PATHS),
-            "seccomp": {"profile": "builtin"},
+            "seccomp": seccomp(host),
             "cgroupsPath": f"minirt/{container.id}",
         },
     }
@@ -74,13 +74,19 @@ def specification(container: record.Container) -> dict[str, Any]:
 
         spec["process"]["rlimits"] = values.rlimits(host["Ulimits"])
         spec["linux"]["devices"] = [values.device_node(each) for each in host["Devices"]]
+    if host["Privileged"]:
+        from minirt.containers import privileged
+
+        privileged.open_up(spec, host["SecurityOpt"])
     return spec
 
 
 def granted(host: dict[str, Any]) -> list[str]:
     """The capabilities that the container's root may use: Docker's fourteen, changed by `--cap-add` and
-    `--cap-drop`.
+    `--cap-drop`; with `--privileged` all that there are.
     """
+    if host["Privileged"]:
+        return capabilities.everything()
     if host["CapAdd"] or host["CapDrop"]:
         return capabilities.choose(host["CapAdd"], host["CapDrop"])
     return list(capabilities.DEFAULT)
@@ -89,6 +95,16 @@ def granted(host: dict[str, Any]) -> list[str]:
 def no_new_privileges(host: dict[str, Any]) -> bool:
     """Whether `--security-opt no-new-privileges` was asked for."""
     return "no-new-privileges" in host["SecurityOpt"]
+
+
+def seccomp(host: dict[str, Any]) -> dict[str, Any] | None:
+    """The system call policy: Docker's, the user's own of `--security-opt seccomp=FILE`, or None for `unconfined`."""
+    profile: Any = "builtin"
+    for text in host["SecurityOpt"]:
+        name, _, value = text.partition("=")
+        if name == "seccomp":
+            profile = value if value in ("builtin", "unconfined") else state.loads(value)
+    return None if profile == "unconfined" else {"profile": profile}
 
 
 def environment(config: dict[str, Any]) -> list[str]:

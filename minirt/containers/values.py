@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import stat
 
+from minirt import state
 from minirt.errors import MinirtError, NotFoundError
 
 TYPE_CHECKING = False
@@ -181,19 +182,26 @@ def capability(text: str) -> str:
     word = text.upper()
     if word != "ALL":
         try:
-            word = "CAP_" + capabilities.NAMES[capabilities.number(word)]
+            word = "CAP_" + capabilities.names_of(1 << capabilities.number(word))[0]
         except MinirtError as error:
             raise ValueError(str(error)) from None
     return word
 
 
 def security(text: str) -> str:
-    """`--security-opt`: no-new-privileges is there."""
+    """`--security-opt`: no-new-privileges, and seccomp=FILE, whose content is read here, as Docker's client does."""
     name, _, value = text.replace(":", "=", 1).partition("=")
-    if name == "no-new-privileges" and value in ("", "true"):
-        return "no-new-privileges"
+    if name == "no-new-privileges" and value in ("", "true", "false"):
+        return "no-new-privileges" if value != "false" else "no-new-privileges=false"
+    if name == "seccomp" and value in ("unconfined", "builtin"):
+        return f"seccomp={value}"
     if name == "seccomp":
-        raise ValueError("seccomp arrives with chapter 11, seccomp")
+        from minirt.seccomp import profile
+
+        try:
+            return f"seccomp={state.dumps(profile.read(value))}"
+        except MinirtError as error:
+            raise ValueError(str(error)) from None
     if name in ("apparmor", "label"):
         raise ValueError(f"{name} is not supported: profiles of AppArmor and SELinux are the machine's own affair")
     raise ValueError(f"invalid --security-opt: {text}")

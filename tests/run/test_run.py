@@ -414,3 +414,30 @@ def test_a_strict_umask_of_the_caller_does_not_reach_the_container(tool):
     finally:
         os.umask(before)
     assert done.out == "0022\n127.0.0.1\tlocalhost\n"
+
+
+def test_capabilities_are_dockers_fourteen_and_can_be_chosen(tool, outside):
+    tool.up("--name", "box", "busybox", "sleep", "60")
+    assert outside.status(tool.pid("box"))["CapBnd"].strip() == "00000000a80425fb"
+    shown = tool("run", "--rm", "--cap-drop", "all", "--cap-add", "NET_RAW", "busybox", "grep", "Cap",
+                 "/proc/self/status").out
+    assert [line.split()[1] for line in shown.splitlines()][1:4] == ["0000000000002000"] * 3
+    assert "Operation not permitted" in tool("run", "--rm", "busybox", "mount", "-t", "tmpfs", "x", "/tmp",
+                                             status=1).err
+    assert 'invalid capability: "CAP_NOSUCH"' in tool("run", "--cap-add", "nosuch", "busybox", status=125).err
+
+
+def test_system_calls_are_filtered(tool, tmp_path):
+    look = ("busybox", "grep", "-E", "^(Seccomp|NoNewPrivs):", "/proc/self/status")
+    assert tool("run", "--rm", *look).out.split() == ["NoNewPrivs:", "0", "Seccomp:", "2"]
+    assert tool("run", "--rm", "--security-opt", "seccomp=unconfined", *look).out.split()[3] == "0"
+    assert tool("run", "--rm", "--security-opt", "no-new-privileges", *look).out.split()[1] == "1"
+    profile = tmp_path / "profile.json"
+    profile.write_text('{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mkdir", "mkdirat"], '
+                       '"action": "SCMP_ACT_ERRNO"}]}')
+    refused = tool("run", "--rm", "--security-opt", f"seccomp={profile}", "busybox", "mkdir", "/x", status=1)
+    assert "Operation not permitted" in refused.err
+    tool.up("--name", "box", "--security-opt", f"seccomp={profile}", "busybox", "sleep", "60")
+    assert "Operation not permitted" in tool("exec", "box", "mkdir", "/x", status=1).err
+    profile.write_text("{")
+    assert "seccomp profile" in tool("run", "--security-opt", f"seccomp={profile}", "busybox", status=125).err
