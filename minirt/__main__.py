@@ -24,6 +24,8 @@ def main() -> int:
     code = 1
     try:
         code = command_line(sys.argv[1:])
+    except BaseException as error:
+        sys.excepthook(type(error), error, error.__traceback__)  # MINIRT_DEBUG: else a sentence came, and no exception
     finally:
         for stream in (sys.stdout, sys.stderr):
             try:
