@@ -33,6 +33,7 @@ HOT = BORROWED + (
     "minirt.cli", "minirt.cli.main", "minirt.cli.options", "minirt.cli.format", "minirt.cli.run", "minirt.cli.exec",
     "minirt.cli.containers", "minirt.images", "minirt.images.lookup", "minirt.images.reference", "minirt.overlay",
     "minirt.kernel.", "minirt.namespaces.", "minirt.process.", "minirt.cgroups.", "minirt.containers.",
+    "minirt.capabilities", "minirt.seccomp.", "minirt.cli.explain",
 )
 
 LAUNCHER = '''\

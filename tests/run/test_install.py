@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import marshal
 import os
 import shutil
 import subprocess
@@ -121,6 +122,27 @@ def test_uninstalling_takes_containers_images_and_cgroups_away(prefix: Path) -> 
     idle = run("unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh", "", *words)
     assert (idle.stdout, idle.stderr) == ("status 0\n", "")
     assert not (prefix / "bin" / "minirt").exists()
+
+
+@pytest.mark.caged
+@pytest.mark.leaves("the installation's own store")
+def test_what_run_imports_is_read_at_once_with_the_bundle(prefix: Path, tmp_path: Path) -> None:
+    from tests import images
+
+    installer("system", prefix)
+    archive = images.busybox(tmp_path / "busybox.tar")
+    assert run(prefix / "bin" / "minirt", "load", "-i", archive).returncode == 0
+    program = (prefix / "bin" / "minirt").read_text()
+    size = int(program.split("file.read(")[1].split(")")[0])
+    hot = marshal.loads((prefix / "lib" / "minirt" / "minirt.bundle").read_bytes()[:size])[2]
+    timed = [sys.executable, "-X", "importtime", "-IS", prefix / "bin" / "minirt"]
+    for words in (("run", "--name", "box", "busybox", "true"), ("ps", "-a"), ("logs", "box")):
+        done = run(*timed, *words)
+        assert done.returncode == 0, done.stderr
+        lines = [line for line in done.stderr.splitlines() if line.startswith("import time")]
+        imported = {line.rpartition("|")[2].strip() for line in lines}
+        cold = {name for name in imported if name.split(".")[0] == "minirt"} - set(hot)
+        assert cold == set(), f"minirt {words[0]} uses these: name them in minirt.install.HOT"
 
 
 def test_a_changed_source_of_the_checkout_is_what_runs(tmp_path: Path) -> None:
