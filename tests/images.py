@@ -8,6 +8,7 @@ import io
 import json
 import os
 import shutil
+import subprocess
 import tarfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -63,6 +64,25 @@ def busybox(path: Path, name: str = "busybox:latest", with_busybox: bool = True)
     settings = {"Cmd": ["sh"], "Env": [f"PATH={PATH}"]}
     pack.write_image(str(path), busybox_tree(with_busybox), settings, [name])
     return path
+
+
+def debian_layer(place: Path) -> Path | None:
+    """The layer of a small Debian userland with apt and Python, made by debootstrap in `place`; None where that cannot
+    reach a mirror. It takes minutes: with MINIRT_TEST_CACHE (a directory) it is made once and kept there.
+    """
+    cache = os.environ.get("MINIRT_TEST_CACHE")
+    kept = Path(cache) / "debian.layer.tar" if cache else place / "debian.layer.tar"
+    if kept.exists():
+        return kept
+    made = subprocess.run(["unshare", "-m", "debootstrap", "--variant=minbase", "--include=python3-minimal", "stable",
+                           str(place / "debian")], capture_output=True, check=False, timeout=900)
+    if made.returncode:
+        return None
+    subprocess.run(["tar", "-C", str(place / "debian"), "--xattrs", "--xattrs-include=*", "--numeric-owner",
+                    "-cf", f"{kept}.new", "."], check=True)
+    os.rename(f"{kept}.new", kept)
+    shutil.rmtree(place / "debian")
+    return kept
 
 
 # -- archives made by hand, honest and otherwise ---------------------------------------------------------------------
