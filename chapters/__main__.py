@@ -16,7 +16,7 @@ if __name__ == "__main__":
     if sys.prefix == sys.base_prefix and os.access(own, os.X_OK):
         os.execv(own, [own, "-m", "chapters", *sys.argv[1:]])
     if sys.version_info < (3, 11):  # noqa: UP036 (an older one may well be what `python3` means)
-        sys.exit(f"The workshop needs Python 3.11 or later; this is {sys.version.split()[0]}. `make workshop` finds one.")
+        sys.exit(f"The workshop needs Python 3.11 or later; this is {sys.version.split()[0]}. See `make workshop`.")
 
     from chapters.command import main
 
