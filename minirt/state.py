@@ -101,6 +101,8 @@ def loads(text: str | bytes) -> Json:
         value, end = _scan(text, start)
     except StopIteration as stop:
         raise ValueError(f"not JSON: unexpected character at position {stop.value}") from None
+    except SystemError:  # the scanner's own exception belongs to the package json, which is not loaded
+        raise ValueError("not JSON: a string, an object or a list is not closed, or misses something") from None
     except RecursionError:
         raise ValueError("not JSON: nested too deeply") from None
     if text[end:].strip(_SPACE):
