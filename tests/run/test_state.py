@@ -27,9 +27,10 @@ def test_what_is_written_is_read_back_by_both(value):
         assert state.loads(state.dumps(value, indent)) == value == json.loads(state.dumps(value, indent))
 
 
-@pytest.mark.parametrize("text", ["", "{", '{"a"', '{"a":', '{"a":1', "[", "[1", '"x', "nul", "1 2", "{]", '"\\x"', "\n"])
+@pytest.mark.parametrize("text", ["", "{", '{"a"', '{"a":', '{"a":1', "[", "[1", '"x', "nul", "1 2", "{]",
+                                  '"\\x"', "\n"])
 def test_what_is_no_json_is_a_value_error_without_the_library(text):
-    with pytest.raises(ValueError, match="not JSON|Unterminated|Expecting|Invalid|Extra"):
+    with pytest.raises(ValueError, match=r"not JSON|Unterminated|Expecting|Invalid|Extra"):
         state.loads(text)
     code = (
         f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
