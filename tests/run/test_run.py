@@ -424,7 +424,40 @@ def test_capabilities_are_dockers_fourteen_and_can_be_chosen(tool, outside):
     assert [line.split()[1] for line in shown.splitlines()][1:4] == ["0000000000002000"] * 3
     assert "permission denied" in tool("run", "--rm", "busybox", "mount", "-t", "tmpfs", "x", "/tmp",
                                              status=1).err
-    assert 'invalid capability: "CAP_NOSUCH"' in tool("run", "--cap-add", "nosuch", "busybox", status=125).err
+    assert 'unknown capability: "CAP_NOSUCH"' in tool("run", "--cap-add", "nosuch", "busybox", status=125).err
+
+
+def test_a_privileged_container_has_every_capability_and_device(tool, outside):
+    whole = outside.status("self")["CapBnd"].strip()
+    script = "grep -E '^(CapEff|Seccomp):' /proc/self/status; echo x > /sys/x; grep -E ' /(sys|proc/kcore) ' " \
+             "/proc/self/mountinfo; ls /dev"
+    done = tool("run", "--rm", "--privileged", "busybox", "sh", "-c", script)
+    lines = done.out.splitlines()
+    assert lines[0].split()[1] == whole and lines[1].split()[1] == "0"
+    assert "Read-only" not in done.err, "/sys must be writable"
+    assert "/sys rw," in lines[2] and "/proc/kcore" not in done.out, "no masks"
+    machine = {each.name for each in Path("/dev").iterdir() if each.is_char_device() or each.is_block_device()}
+    assert machine - {"console"} <= set(lines[3:])
+    tool("run", "--rm", "--privileged", "busybox", "mount", "-t", "tmpfs", "x", "/tmp")
+    shown = tool("run", "--rm", "--privileged", "--cap-drop", "CHOWN", "busybox", "grep", "CapEff", "/proc/self/status")
+    assert shown.out.split()[1] == whole, "as in Docker, --privileged overrules the rest"
+
+
+def test_exec_can_be_privileged(tool, outside):
+    tool.up("--name", "box", "busybox", "sleep", "60")
+    look = ("grep", "CapEff", "/proc/self/status")
+    assert tool("exec", "box", *look).out.split()[1] == "00000000a80425fb"
+    assert tool("exec", "--privileged", "box", *look).out.split()[1] == outside.status("self")["CapBnd"].strip()
+
+
+def test_a_capability_that_is_not_to_be_had_is_refused(tool, outside):
+    bounding = int(outside.status("self")["CapBnd"], 16)
+    missing = [name for place, name in ((24, "SYS_RESOURCE"), (25, "SYS_TIME")) if not bounding >> place & 1]
+    for name in missing:
+        assert "not available in the current environment" in tool(
+            "run", "--cap-add", name, "busybox", status=125).err
+    tool("run", "--rm", "--cap-add", "ALL", "busybox", "true")
+    assert tool.left() == []
 
 
 def test_system_calls_are_filtered(tool, tmp_path):
