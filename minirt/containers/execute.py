@@ -31,6 +31,7 @@ def specification(container: record.Container, asked: Mapping[str, Any], command
     from minirt.containers import values
 
     config, host = container.config["Config"], container.config["HostConfig"]
+    more = asked["privileged"]
     given = values.environment(asked["env-file"], asked["env"], os.environ)
     env = specify.environment({**config, "Tty": asked["tty"]})
     return {
@@ -40,7 +41,7 @@ def specification(container: record.Container, asked: Mapping[str, Any], command
             "env": values.merged(env, given),
             "cwd": asked["workdir"] or config["WorkingDir"] or "/",
             "user": {"name": asked["user"] or config["User"], "groups": host["GroupAdd"]},
-            "capabilities": {"bounding": specify.granted({**host, "Privileged": host["Privileged"] or asked["privileged"]})},
+            "capabilities": {"bounding": specify.granted({**host, "Privileged": host["Privileged"] or more})},
             "noNewPrivileges": specify.no_new_privileges(host),
         },
         "linux": {"seccomp": specify.seccomp(host)},

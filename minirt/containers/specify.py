@@ -77,7 +77,7 @@ def specification(container: record.Container) -> dict[str, Any]:
     if host["Privileged"]:
         from minirt.containers import privileged
 
-        privileged.open_up(spec, host["SecurityOpt"])
+        privileged.open_up(spec)
     return spec
 
 
@@ -98,8 +98,9 @@ def no_new_privileges(host: dict[str, Any]) -> bool:
 
 
 def seccomp(host: dict[str, Any]) -> dict[str, Any] | None:
-    """The system call policy: Docker's, the user's own of `--security-opt seccomp=FILE`, or None for `unconfined`."""
-    profile: Any = "builtin"
+    """The system call policy: Docker's, the user's own of `--security-opt seccomp=FILE`, or None for `unconfined`.
+    A privileged container has none unless one is asked for."""
+    profile: Any = "unconfined" if host["Privileged"] else "builtin"
     for text in host["SecurityOpt"]:
         name, _, value = text.partition("=")
         if name == "seccomp":

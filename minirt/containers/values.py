@@ -202,6 +202,8 @@ def security(text: str) -> str:
             return f"seccomp={state.dumps(profile.read(value))}"
         except MinirtError as error:
             raise ValueError(str(error)) from None
+    if (name, value) in (("apparmor", "unconfined"), ("label", "disable")):
+        return f"{name}={value}"  # which is what a container has here
     if name in ("apparmor", "label"):
         raise ValueError(f"{name} is not supported: profiles of AppArmor and SELinux are the machine's own affair")
     raise ValueError(f"invalid --security-opt: {text}")

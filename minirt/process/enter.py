@@ -51,12 +51,15 @@ def become(user: users.User) -> None:
 def shrink(granted: dict[str, list[str]], user: users.User) -> None:
     """Leave this process the capabilities that `granted` names, lists by the names of the specification.
 
-    Where only "bounding" is given it is Docker's rule: root may use all of that, anybody else none of it.
+    Where only "bounding" is given it is Docker's rule: root may use all of that, anybody else none of it. What this
+    process does not have itself it cannot keep, and passes over. Raises OSError.
     """
     bounding = granted["bounding"] if user.uid == 0 else []
-    permitted = capabilities.mask(granted.get("permitted", bounding))
-    effective = capabilities.mask(granted.get("effective", bounding))
+    permitted = capabilities.mask(granted.get("permitted", bounding)) & capabilities.permitted()
+    effective = capabilities.mask(granted.get("effective", bounding)) & permitted
     capabilities.set_sets(effective, permitted, capabilities.mask(granted.get("inheritable", ())))
+    if "ambient" in granted:
+        capabilities.raise_ambient(capabilities.mask(granted["ambient"]))
 
 
 def find_program(name: str, env: Sequence[str]) -> str:
@@ -126,6 +129,8 @@ def execute(spec: dict[str, Any], program: int, seccomp: bytes = b"") -> NoRetur
     # and then it comes last, so that a filter may forbid what is done in between.
     if seccomp and not wanted.get("noNewPrivileges"):
         filter.install(seccomp)
+    if granted is not None and user.uid:
+        capabilities.keep_across_setuid("permitted" in granted)  # else the change of user empties that set
     become(user)
     if granted is not None:
         shrink(granted, user)
