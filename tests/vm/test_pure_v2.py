@@ -65,14 +65,16 @@ def test_a_container_speaks_and_its_group_is_gone_with_it(minirt: Run) -> None:
 
 def test_a_container_is_born_in_its_group(minirt: Run, tmp_path: Path) -> None:
     log = tmp_path / "log"
-    minirt("run", "-d", "--name", "born", "busybox", "sleep", "1000",
+    # strace follows the monitor too, and so ends with the container.
+    minirt("run", "--rm", "--name", "born", "busybox", "true",
            before=("strace", "-f", "-qq", "-o", str(log), "-e", "trace=clone3,openat"))
-    id, pid = first_process(minirt, "born")
-    assert Path(f"/proc/{pid}/cgroup").read_text() == f"0::/minirt/{id}\n"
     calls = log.read_text()
     assert "CLONE_INTO_CGROUP" in calls
     assert "cgroup.procs\", O_WRONLY" not in calls and "cgroup.procs\", O_RDWR" not in calls
-    minirt("rm", "-f", "born")
+    minirt("run", "-d", "--name", "settled", "busybox", "sleep", "1000")
+    id, pid = first_process(minirt, "settled")
+    assert Path(f"/proc/{pid}/cgroup").read_text() == f"0::/minirt/{id}\n"
+    minirt("rm", "-f", "settled")
 
 
 def test_a_container_that_multiplies_is_killed_whole(minirt: Run, tmp_path: Path) -> None:
