@@ -78,6 +78,14 @@ def test_the_map_names_every_command_that_docker_has_and_minirt_not_yet(site: An
     assert missing == []
 
 
+def test_a_page_written_for_a_forge_is_right_here_too(site: Any) -> None:
+    page = (site.directory / "00-what-is-a-container" / "index.html").read_text()
+    assert "<code>ls / | wc -l</code>" in page, "a bar in the code of a table"
+    assert re.search(r"<details>\s*<summary>.*?</summary>\s*<p>", page, re.S), "Markdown in details"
+    assert 'href="../source/chapters/00-what-is-a-container/measure.py.html"' in page, "a link to a file"
+    assert "\n- " not in page.split("<article")[1], "a list right below a paragraph"
+
+
 @pytest.fixture(params=["file", "http"])
 def address(request: pytest.FixtureRequest, site: Any) -> Iterator[str]:
     """The site's front page, from the disk and from a server."""
