@@ -122,7 +122,7 @@ def foundations(number: int) -> set[int]:
 
 
 @pytest.hookimpl
-def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
     """Run a test in a cage of its own and hand its reports on; tests that need no cage run as always."""
     if chapter_of(item) is None and not item.get_closest_marker("caged"):
         return None
@@ -134,6 +134,8 @@ def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
     reports = caged_reports(item)
     for report in reports:
         item.ihook.pytest_runtest_logreport(report=report)
+    # The test before may have left the fixtures of its module for this one, which was the last of the module out here.
+    item.session._setupstate.teardown_exact(nextitem)
     item.config.hook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
     return True
 
