@@ -53,6 +53,8 @@ $(VENV)/.machine: $(VENV)/.book
 hello: ready
 	@$(SUDO) $(PY) -B -m minirt.images.hello
 	@$(SUDO) $(VENV)/bin/minirt --explain run --rm hello-world
+	@echo
+	@echo 'minirt is $(if $(SUDO),sudo )$(VENV)/bin/minirt; make install makes it minirt for every user of this machine'
 
 # A check needs the standard library and pytest, nothing else.
 $(VENV)/.workshop: | ready
