@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
+_LOCK = "pending-"  # in the run directory: pending-WORK.lock
 _DEAD = "dead-"  # layers/dead-CHAIN: about to be removed
 
 
@@ -89,7 +90,7 @@ class Work:
 
 
 def _work_lock(name: str) -> str:
-    return f"{state.run_root()}/pending-{name}.lock"
+    return f"{state.run_root()}/{_LOCK}{name}.lock"
 
 
 # -- the index -----------------------------------------------------------------------------------------------------
@@ -291,13 +292,16 @@ def _users(identifier: str) -> list[str]:
 
 def sweep() -> None:
     """Throw away what killed commands left, if there is any."""
-    try:
-        names = os.listdir(f"{state.root()}/pending")
-    except FileNotFoundError:
-        return
-    if any(not state.locked(_work_lock(name)) for name in names):
+    if os.path.isdir(f"{state.root()}/pending") and _dead():
         with lock():
             collect()
+
+
+def _dead() -> list[str]:
+    """The works whose command is gone: known by their directory or, where that is removed already, by their lock."""
+    names = set(os.listdir(f"{state.root()}/pending"))
+    names |= {name[len(_LOCK):-5] for name in os.listdir(state.run_root()) if name.startswith(_LOCK)}
+    return [name for name in names if not state.locked(_work_lock(name))]
 
 
 def collect(work: Work | None = None) -> list[str]:
@@ -307,8 +311,7 @@ def collect(work: Work | None = None) -> list[str]:
     Needed are: the blobs, records and layers of every image in the index, pinned layers, and all layers below those.
     """
     root = prepare()
-    dead = [name for name in os.listdir(f"{root}/pending")
-            if not (work and work.name == name) and not state.locked(_work_lock(name))]
+    dead = _dead()
     kept, identifiers, chains = _needed(root)
     for record in os.listdir(f"{root}/chains"):
         if record not in identifiers:
