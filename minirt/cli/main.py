@@ -9,6 +9,7 @@ Exit codes are Docker's: what the command returned; 125 for a bad flag; 1 for an
 
 from __future__ import annotations
 
+import gc
 import os
 
 from minirt.cli.options import PROGRAM, Command, HelpAsked
@@ -194,6 +195,8 @@ def dispatch(argv: list[str]) -> int:
     options = command.parse(rest)
     os.umask(0o022)  # what is made in the store and in a container has the modes that it is meant to have
     assert command.action
+    if not command.ours:  # run, create and exec go on loading: their monitor begins to collect when it has started
+        gc.enable()
     try:
         if explain:
             from minirt.cli import explain as narrator

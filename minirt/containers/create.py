@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 
-from minirt import capabilities, state, trace
+from minirt import state, trace
 from minirt.containers import record
 from minirt.errors import ConflictError, MinirtError
 
@@ -144,6 +144,8 @@ def compose(asked: Mapping[str, Any], arguments: Sequence[str], image: Image) ->
 
         labels.update(values.labels(asked["label-file"], asked["label"]))
     if asked["cap-add"]:
+        from minirt import capabilities  # which the monitor loads meanwhile: an ordinary start needs it only there
+
         capabilities.available(asked["cap-add"])
     bound = [*asked["volume"], *asked["mount"]]
     if bound:

@@ -314,8 +314,10 @@ class Monitor:
 
     def serve(self) -> None:
         """Moves bytes and messages until the container's first process has ended."""
+        import gc
         import select
 
+        gc.enable()  # from here on it lives long
         poller = select.poll()
         armed: dict[int, int] = {}
         while not self.ended:

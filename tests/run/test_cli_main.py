@@ -81,6 +81,14 @@ HEAVY = {"json", "re", "enum", "typing", "signal", "socket", "subprocess", "argp
          "shutil", "threading", "random", "datetime", "traceback", "functools", "collections", "tempfile", "hashlib"}
 
 
+def test_the_command_leaves_ctypes_to_its_monitor():
+    modules = ("minirt.cli.run", "minirt.containers.client", "minirt.containers.create", "minirt.containers.monitor",
+               "minirt.containers.files", "minirt.images.lookup")
+    code = f"import sys\nfor name in {modules!r}: __import__(name)\nprint('ctypes' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout == "False\n"
+
+
 @pytest.mark.parametrize(
     "modules",
     [
