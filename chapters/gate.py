@@ -21,8 +21,8 @@ The danger of a judge is a green that proves nothing. So:
   every loaded module of ``minirt`` and of the tests, installs the finder, imports the judged modules by name, and
   compares the file that each came from with the file that it was told.
 * Each test runs in a cage of its own within that one, so nothing that an answer did to the machine is there for the
-  next test; ``container.py`` runs in that process (``observe.run_script``), since a new interpreter would find the
-  reference.
+  next test; ``container.py`` runs in that process (``observe.run_script``). A new interpreter would know of no finder:
+  so the judged files also cover those of the reference, by bind mounts that end with the cage.
 * Exercises are judged in their order; the first failure ends it. An exercise without a test is an error.
 """
 
@@ -49,6 +49,8 @@ MEMORY = 1 << 30
 UNUSED = ("doctest", "junitxml", "pastebin", "unittest", "setuponly", "setupplan", "stepwise", "legacypath")
 PLACE = re.compile(r"^(?P<file>[^\s:]+):(?P<line>\d+): (?P<what>.*)$", re.DOTALL)  # of a function not filled in
 
+_manuals: dict[str, list[str]] = {}  # exercise -> manual pages
+
 
 def report(event: dict[str, Any]) -> None:
     """Write one report, at once."""
@@ -67,13 +69,14 @@ def judge(order: dict[str, Any], tell: Any = report) -> None:
         tell(event)
 
     try:
+        _read_manuals(order.get("exercises", []))
         outcome = cage.call(
             _session, order, limits, limits=cage.Limits(limits["whole"], MEMORY), on_message=pass_on
         )  # fmt: skip
         last = told[-1] if told else {}
         if not any(event["event"] in ("failed", "error", "judged") for event in told):
             _explain_silence(outcome, last, tell, told)
-    except cage.CageError as error:
+    except (cage.CageError, contents.ContentsError, skeleton.NoSuchPieceError, OSError) as error:
         pass_on({"event": "error", "message": str(error)})
     passed = bool(told) and told[-1]["event"] == "judged"
     tell({"event": "done", "passed": passed, "seconds": round(time.monotonic() - begin, 3)})
@@ -102,6 +105,7 @@ def _session(order: dict[str, Any], limits: dict[str, float]) -> None:
     forget()
     mapping = order.get("modules", {})
     finder.install(mapping)
+    cover(mapping)
     for name, file in mapping.items():
         cage.send({"event": "import", "module": name, "file": file})
         try:
@@ -143,6 +147,14 @@ def forget() -> None:
     importlib.invalidate_caches()
     root = str(contents.ROOT)
     sys.path[:] = [root, *(entry for entry in sys.path if entry not in (root, ""))]
+
+
+def cover(mapping: dict[str, str]) -> None:
+    """Bind each judged file over the reference's: a test that starts another interpreter meets the answer there."""
+    for name, file in mapping.items():
+        reference = contents.module_file(name)
+        if reference.exists() and not reference.samefile(file):
+            cage.mount(file, str(reference), "", cage.MS_BIND)
 
 
 def where_from(mapping: dict[str, str]) -> None:
@@ -280,14 +292,18 @@ def _definition(exercise: str, mapping: dict[str, str]) -> dict[str, Any]:
 
 
 def _failure(test: str, exercise: str) -> dict[str, Any]:
-    """Begin a report of a failure with what the exercise's docstring tells: its manual pages."""
-    event = {"event": "failed", "test": test, "exercise": exercise, "message": "", "file": "", "line": 0, "manual": []}
+    """Begin a report of a failure, with the manual pages of its exercise."""
+    place = {"file": "", "line": 0, "manual": _manuals.get(exercise, [])}
+    return {"event": "failed", "test": test, "exercise": exercise, "message": ""} | place
+
+
+def _read_manuals(names: Sequence[str]) -> None:
+    """Remember which manual pages the docstrings of exercises name, while the reference's files are still there."""
     for chapter in contents.chapters():
         for each in chapter.exercises:
-            if each.name == exercise:
+            if each.name in names and each.name not in _manuals:
                 source = contents.module_file(each.module).read_text()
-                event["manual"] = skeleton.manual_pages(skeleton.docstring(source, each.function))
-    return event
+                _manuals[each.name] = skeleton.manual_pages(skeleton.docstring(source, each.function))
 
 
 def _import_failure(order: dict[str, Any], name: str, file: str, error: BaseException) -> dict[str, Any]:

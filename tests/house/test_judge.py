@@ -297,8 +297,9 @@ def test_modules_that_are_loaded_already_are_dropped(house: House, capfd: pytest
 
 def test_a_module_from_elsewhere_is_no_green(house: House) -> None:
     """(1, once more) A test that brings the reference back is found out, and so is a tree that is not ours."""
-    path = "tests/chapter_01_one/test_one.py"
-    house.write(path, """
+    house.write("elsewhere/minirt/__init__.py", "")
+    house.write("elsewhere/minirt/first.py", "def one():\n    return 1\n")
+    house.write("tests/chapter_01_one/test_one.py", f"""
         import sys
         import pytest
 
@@ -309,7 +310,8 @@ def test_a_module_from_elsewhere_is_no_green(house: House) -> None:
         def test_one():
             import importlib
             sys.meta_path[:] = [each for each in sys.meta_path if type(each).__module__ != "chapters.finder"]
-            del sys.modules["minirt.first"]
+            sys.path.insert(0, "{house.top}/elsewhere")
+            del sys.modules["minirt.first"], sys.modules["minirt"]
             first = importlib.import_module("minirt.first")
             assert first.one() == 1
     """)  # fmt: skip
@@ -323,6 +325,22 @@ def test_the_chapters_program_runs_with_the_answer(house: House) -> None:
     (reports,) = house.judge(house.variant("wrong", "two", "return 3"), tests=path, exercises=[])
     failed = next(report for report in reports if report["event"] == "failed")
     assert failed["message"] == "container.py must print 2"
+
+
+def test_another_interpreter_meets_the_answer_too(house: House) -> None:
+    """(2, once more) Even a test that starts a program of its own does not see the reference."""
+    house.write("tests/chapter_01_one/test_one.py", """
+        import subprocess
+        import sys
+        import pytest
+
+        @pytest.mark.exercise("minirt.first.one")
+        def test_one():
+            code = "from minirt import first; print(first.one())"
+            assert subprocess.check_output([sys.executable, "-c", code]) == b"1\\n", "one() must be 1"
+    """)  # fmt: skip
+    assert house.judge({}, chapter=1)[0][-1]["passed"]
+    assert house.failure(house.variant("wrong", "one", "return 3", "first"), chapter=1)["message"] == "one() must be 1"
 
 
 def test_one_answer_does_not_spoil_the_next(house: House) -> None:
