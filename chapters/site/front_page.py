@@ -1,17 +1,19 @@
-"""Write the table of chapters into the book's front page, chapters/README.md, from chapters.toml.
+"""Link the chapters that are open, from chapters.toml: in the book's front page and in the map of Docker's features.
 
     python chapters/site/front_page.py
 
-A test fails when the table differs: whoever opens a chapter runs this.
+A test fails when a page differs: whoever opens a chapter runs this.
 """
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
+from typing import Any
 
 CHAPTERS = Path(__file__).resolve().parents[1]
-PAGE = CHAPTERS / "README.md"
+PAGE, MAP = CHAPTERS / "README.md", CHAPTERS / "docker-map.md"
 BEGIN, END = "<!-- the way -->", "<!-- /the way -->"
 
 # What a reader can run at the end of each chapter.
@@ -41,13 +43,23 @@ ENDS = {
 }
 
 
+def rows() -> list[dict[str, Any]]:
+    """The chapters, as chapters.toml has them."""
+    return list(tomllib.loads((CHAPTERS / "chapters.toml").read_text())["chapter"])
+
+
+def linked(row: dict[str, Any], words: str) -> str:
+    """Words that lead to a chapter's page, where the chapter is open and the page there."""
+    page = f"{row['slug']}/README.md"
+    return f"[{words}]({page})" if row["status"] == "open" and (CHAPTERS / page).exists() else words
+
+
 def table() -> str:
-    """The table of the chapters; a chapter that is open is a link."""
+    """The table of the chapters."""
     lines = ["| | chapter | builds on | at its end you can run |", "|---|---|---|---|"]
-    for row in tomllib.loads((CHAPTERS / "chapters.toml").read_text())["chapter"]:
-        title = f"[{row['title']}]({row['slug']}/README.md)" if row["status"] == "open" else row["title"]
+    for row in rows():
         before = ", ".join(f"{number:02d}" for number in row["builds_on"])
-        lines.append(f"| {row['number']:02d} | {title} | {before} | {ENDS[row['number']]} |")
+        lines.append(f"| {row['number']:02d} | {linked(row, row['title'])} | {before} | {ENDS[row['number']]} |")
     return "\n".join(lines)
 
 
@@ -57,5 +69,16 @@ def fill(text: str) -> str:
     return f"{head}{BEGIN}\n\n{table()}\n\n{END}{rest.split(END)[1]}"
 
 
+def fill_map(text: str) -> str:
+    """The text of the map with its chapters linked as they should be: the cells that hold a number and a name."""
+    chapters = {f"{row['number']:02d}": row for row in rows()}
+
+    def cell(found: re.Match[str]) -> str:
+        return f"| {linked(chapters[found[1]], found[1] + ' ' + found[2])} "
+
+    return re.sub(r"\| \[?(\d\d) ([^|\[\],]+?)(?:\]\([^)]*\))? (?=\|)", cell, text)
+
+
 if __name__ == "__main__":
     PAGE.write_text(fill(PAGE.read_text()))
+    MAP.write_text(fill_map(MAP.read_text()))
