@@ -195,3 +195,17 @@ def test_a_system_without_python_is_told_the_line_that_installs_it(tmp_path: Pat
     done = run("unshare", "--mount", "--propagation", "private", "sh", "-c", script, env={"PATH": "/usr/bin:/bin"})
     assert done.returncode == 1
     assert "sudo apt-get install -y --no-install-recommends python3" in done.stderr
+
+
+# -- make ---------------------------------------------------------------------------------------------------------
+
+def test_make_help_names_every_target() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    targets = set(makefile.split(".PHONY:")[1].splitlines()[0].split()) - {"help", "ready"}
+    shown = run("make", "-s", "-C", ROOT, "help").stdout
+    assert {target for target in targets if f"make {target} " not in shown.replace("\n", " ")} == set()
+
+
+def test_what_is_planned_says_so() -> None:
+    done = run("make", "-s", "-C", ROOT, "online")
+    assert done.returncode == 0 and done.stdout.startswith("planned")
