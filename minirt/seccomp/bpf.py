@@ -52,7 +52,7 @@ def branch(test: int, k: int, then: Code, otherwise: Code) -> Code:
     holds, with `otherwise` where not; `then` must end in a return.
 
     A conditional jump skips at most 255 instructions. Where `then` is longer, jump over an unconditional jump (JUMP,
-    whose distance is `k`, 32 bits) instead. Source: filter.rst.
+    whose distance is `k`, 32 bits) instead. Sources: filter.rst, seccomp(2).
     """
     if len(then) <= 255:
         return [(test, 0, len(then), k), *then, *otherwise]
@@ -92,7 +92,8 @@ def compare(argument: int, operator: str, value: int, second: int, fail: int) ->
 
 def assemble(code: Code) -> bytes:
     """The program as the kernel takes it: eight bytes for each instruction, little-endian: code (2 bytes), jump if true
-    (1), jump if false (1), k (4). Raises ValueError when it has more than `LONGEST`. Source: struct sock_filter."""
+    (1), jump if false (1), k (4). Raises ValueError when it has more than `LONGEST`. Sources: struct sock_filter,
+    seccomp(2)."""
     if len(code) > LONGEST:
         raise ValueError(f"a filter of {len(code)} instructions: the kernel takes {LONGEST}")
     return b"".join(operation.to_bytes(2, "little") + bytes((yes, no)) + (k & 0xFFFFFFFF).to_bytes(4, "little")

@@ -49,7 +49,7 @@ def rules_for(profile: Mapping[str, Any], capabilities: Collection[str], archite
 
     "includes" must all hold: every one of "caps" is there, "arches" lists the machine (by Go's name), the kernel is at
     least "minKernel". None of "excludes" may hold: no one of "caps", not an arch of "arches", no kernel at or above
-    "minKernel". A rule without either always holds. Source: moby profiles/seccomp/seccomp_linux.go.
+    "minKernel". A rule without either always holds. Sources: moby profiles/seccomp/seccomp_linux.go, capabilities(7).
     """
     def has(capability: str) -> bool:
         return capability.removeprefix("CAP_") in capabilities
@@ -140,6 +140,7 @@ def tree(found: Mapping[int, bpf.Code], default: bpf.Code, beyond: bpf.Code) -> 
     `found` is {number: piece}; numbers in between lead to `default`, numbers above the highest to `beyond`. First make
     ranges: (first number, piece), neighbours with the same piece (`is`) as one. Then halve: is the number at least the
     first one of the upper half? `bpf.branch` with GREATER_OR_EQUAL. So some 80 ranges take seven comparisons.
+    Source: seccomp(2).
     """
     ranges: list[tuple[int, bpf.Code]] = [(0, default)]
     for number in sorted(found):

@@ -1,0 +1,164 @@
+"""What is written instead, in chapter 11, and the message that must lead to each mistake."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from minirt.kernel import syscalls
+from minirt.seccomp import bpf
+from minirt.seccomp.bpf import JUMP, LONGEST, Code
+from minirt.seccomp.compiler import GO_NAMES, Rule, _halve
+from minirt.seccomp.filter import SECCOMP_FILTER_FLAG_SPEC_ALLOW, SECCOMP_SET_MODE_FILTER, _Program
+
+
+def branch__jumps_exchanged(test: int, k: int, then: Code, otherwise: Code) -> Code:
+    """for the number 5 the test holds"""
+    if len(then) <= 255:
+        return [(test, len(then), 0, k), *then, *otherwise]
+    return [(test, 0, 1, k), (JUMP, 0, 0, len(then)), *then, *otherwise]
+
+
+def branch__no_detour(test: int, k: int, then: Code, otherwise: Code) -> Code:
+    """over a longer `then` go with JUMP"""
+    return [(test, 0, len(then), k), *then, *otherwise]
+
+
+def branch__one_too_far(test: int, k: int, then: Code, otherwise: Code) -> Code:
+    """skip as many instructions as `then` has"""
+    if len(then) <= 255:
+        return [(test, 0, len(then) - 1, k), *then, *otherwise]
+    return [(test, 1, 0, k), (JUMP, 0, 0, len(then)), *then, *otherwise]
+
+
+def branch__always_a_detour(test: int, k: int, then: Code, otherwise: Code) -> Code:
+    """255 instructions can be skipped at once"""
+    return [(test, 1, 0, k), (JUMP, 0, 0, len(then)), *then, *otherwise]
+
+
+def assemble__big_endian(code: Code) -> bytes:
+    """all little-endian"""
+    if len(code) > LONGEST:
+        raise ValueError("too long")
+    return b"".join(operation.to_bytes(2, "big") + bytes((yes, no)) + k.to_bytes(4, "big")
+                    for operation, yes, no, k in code)
+
+
+def assemble__jumps_exchanged(code: Code) -> bytes:
+    """two bytes of code, one for each jump, four of k"""
+    if len(code) > LONGEST:
+        raise ValueError("too long")
+    return b"".join(operation.to_bytes(2, "little") + bytes((no, yes)) + k.to_bytes(4, "little")
+                    for operation, yes, no, k in code)
+
+
+def assemble__no_limit(code: Code) -> bytes:
+    """DID NOT RAISE"""
+    return b"".join(operation.to_bytes(2, "little") + bytes((yes, no)) + k.to_bytes(4, "little")
+                    for operation, yes, no, k in code)
+
+
+def rules_for__any_capability(profile: Mapping[str, Any], capabilities: Collection[str], architecture: str,
+                              kernel: tuple[int, int]) -> list[Rule]:
+    """one of two included capabilities is not enough"""
+    kept = []
+    for rule in profile.get("syscalls") or ():
+        include, exclude = rule.get("includes") or {}, rule.get("excludes") or {}
+        caps = [name.removeprefix("CAP_") for name in include.get("caps") or ()]
+        if caps and not any(name in capabilities for name in caps):
+            continue
+        if any(name.removeprefix("CAP_") in capabilities for name in exclude.get("caps") or ()):
+            continue
+        kept.append(rule)
+    return kept
+
+
+def rules_for__prefix_forgotten(profile: Mapping[str, Any], capabilities: Collection[str], architecture: str,
+                                kernel: tuple[int, int]) -> list[Rule]:
+    """their names come without CAP_"""
+    return [rule for rule in profile.get("syscalls") or ()
+            if all(name in capabilities for name in (rule.get("includes") or {}).get("caps") or ())]
+
+
+def rules_for__null_is_no_dict(profile: Mapping[str, Any], capabilities: Collection[str], architecture: str,
+                               kernel: tuple[int, int]) -> list[Rule]:
+    """'NoneType' object"""
+    return [rule for rule in profile.get("syscalls", ())
+            if all(name.removeprefix("CAP_") in capabilities for name in rule.get("includes", {}).get("caps", ()))]
+
+
+def rules_for__kernels_as_text(profile: Mapping[str, Any], capabilities: Collection[str], architecture: str,
+                               kernel: tuple[int, int]) -> list[Rule]:
+    """compare numbers, not text"""
+    kept = []
+    version = f"{kernel[0]}.{kernel[1]}"
+    for rule in profile.get("syscalls") or ():
+        include, exclude = rule.get("includes") or {}, rule.get("excludes") or {}
+        if not all(name.removeprefix("CAP_") in capabilities for name in include.get("caps") or ()):
+            continue
+        if any(name.removeprefix("CAP_") in capabilities for name in exclude.get("caps") or ()):
+            continue
+        machine = GO_NAMES[architecture]
+        if (include.get("arches") and machine not in include["arches"]) or machine in (exclude.get("arches") or ()):
+            continue
+        if include.get("minKernel") and version < include["minKernel"]:
+            continue
+        if exclude.get("minKernel") and version >= exclude["minKernel"]:
+            continue
+        kept.append(rule)
+    return kept
+
+
+def tree__a_list(found: Mapping[int, Code], default: Code, beyond: Code) -> Code:
+    """ranges with the same piece are one"""
+    code = bpf.branch(bpf.GREATER, max(found), beyond, default)
+    for number, piece in found.items():
+        code = bpf.branch(bpf.EQUAL, number, piece, code)
+    return code
+
+
+def tree__nothing_beyond(found: Mapping[int, Code], default: Code, beyond: Code) -> Code:
+    """numbers above the highest one lead to `beyond`"""
+    ranges: list[tuple[int, Code]] = [(0, default)]
+    for number in sorted(found):
+        if ranges[-1][0] == number:
+            ranges.pop()
+        ranges += [(number, found[number]), (number + 1, default)]
+    merged: list[tuple[int, Code]] = []
+    for first, piece in ranges:
+        if not merged or merged[-1][1] is not piece:
+            merged.append((first, piece))
+    return _halve(merged)
+
+
+def tree__gaps_forgotten(found: Mapping[int, Code], default: Code, beyond: Code) -> Code:
+    """number 2 got"""
+    ranges = [(number, found[number]) for number in sorted(found)]
+    return _halve([*ranges, (max(found) + 1, beyond)])
+
+
+def install__length_in_bytes(assembled: bytes) -> None:
+    """Invalid argument"""
+    pointer = _Program(len(assembled), assembled)
+    syscalls.call("seccomp", SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_SPEC_ALLOW, ctypes.byref(pointer))
+
+
+def install__one_instruction(assembled: bytes) -> None:
+    """Invalid argument"""
+    pointer = _Program(1, assembled)
+    syscalls.call("seccomp", SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_SPEC_ALLOW, ctypes.byref(pointer))
+
+
+def install__strict_mode(assembled: bytes) -> None:
+    """executed another program before its function returned"""
+    syscalls.call("seccomp", 0, 0, None)
+
+
+def install__swallows_the_refusal(assembled: bytes) -> None:
+    """let the error out"""
+    pointer = _Program(len(assembled) // 8, assembled)
+    try:
+        syscalls.call("seccomp", SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_SPEC_ALLOW, ctypes.byref(pointer))
+    except OSError:
+        pass
