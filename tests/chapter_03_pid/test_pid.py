@@ -74,7 +74,7 @@ class Life:
         syscalls.setns(home, CLONE_NEWPID)
         os.close(home)
 
-    def returned(self, seconds: float = 1.2) -> bool:
+    def returned(self, seconds: float = 1.5) -> bool:
         """Whether the function has come to its end within so many seconds."""
         return bool(select.select([self._told], [], [], seconds)[0])
 
@@ -120,7 +120,7 @@ class Note:
     def write(self, *words: object) -> None:
         os.write(self.tell, (" ".join(str(word) for word in words) + "\n").encode())
 
-    def read(self, seconds: float = 1.0) -> list[str]:
+    def read(self, seconds: float = 3.0) -> list[str]:
         return os.read(self.told, 4096).decode().split() if select.select([self.told], [], [], seconds)[0] else []
 
 
@@ -151,7 +151,7 @@ class Newborn:
 
     def report(self) -> list[str]:
         """The child's own number, its parent's number as it sees it, and what birth() returned to it."""
-        if not select.select([self._told], [], [], 1)[0]:
+        if not select.select([self._told], [], [], 2)[0]:
             pytest.fail("the child that birth() made says nothing: it must go on behind the call, as after a fork")
         return os.read(self._told, 4096).decode().split(" ", 2)
 
@@ -276,12 +276,13 @@ def children(*codes: int) -> list[int]:
 
 def reaped() -> dict[int, int]:
     """Call reap(), which must answer at once, with a dictionary."""
-    with within(0.5):
+    with within(1.0):
         codes = pid.reap()
     assert isinstance(codes, dict), f"reap() must return a dictionary, pid -> exit code; it returned {codes!r}"
     return codes
 
 
+@pytest.mark.limit(5)
 @pytest.mark.exercise("minirt.namespaces.pid.reap")
 def test_without_children_there_is_nothing_to_collect(inside: Callable[..., Any]) -> None:
     def nobody() -> dict[int, int] | str:
@@ -296,6 +297,7 @@ def test_without_children_there_is_nothing_to_collect(inside: Callable[..., Any]
     )
 
 
+@pytest.mark.limit(5)
 @pytest.mark.exercise("minirt.namespaces.pid.reap")
 def test_reap_collects_every_child_that_has_ended(inside: Callable[..., Any], outside: Any) -> None:
     def three() -> tuple[list[int], dict[int, int], list[int]]:
@@ -313,6 +315,7 @@ def test_reap_collects_every_child_that_has_ended(inside: Callable[..., Any], ou
     assert not zombies, f"the children {zombies} are still zombies: waitpid(2) is what collects them"
 
 
+@pytest.mark.limit(5)
 @pytest.mark.exercise("minirt.namespaces.pid.reap")
 def test_the_codes_are_a_shells(inside: Callable[..., Any]) -> None:
     def mixed() -> tuple[list[int], dict[int, int]]:
@@ -326,6 +329,7 @@ def test_the_codes_are_a_shells(inside: Callable[..., Any]) -> None:
     assert codes.get(killed) == 137, f"SIGKILL ended a child: the exit code is 128 + 9, not {codes.get(killed)}"
 
 
+@pytest.mark.limit(5)
 @pytest.mark.exercise("minirt.namespaces.pid.reap")
 def test_reap_does_not_wait_for_the_living(inside: Callable[..., Any]) -> None:
     def one_lives() -> tuple[list[int], dict[int, int] | None]:
@@ -369,7 +373,7 @@ class Listener:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
         os.close(tell)
 
-    def heard(self, seconds: float = 0.3) -> int | None:
+    def heard(self, seconds: float = 1.0) -> int | None:
         """The number of the next signal that arrived, or None."""
         return os.read(self._told, 1)[0] if select.select([self._told], [], [], seconds)[0] else None
 
@@ -380,6 +384,7 @@ class Listener:
         os.close(self._told)
 
 
+@pytest.mark.limit(5)
 @pytest.mark.exercise("minirt.namespaces.pid.forward")
 def test_the_signal_arrives_at_the_child(live: Callable[..., Life]) -> None:
     def pass_on() -> tuple[list[int | None], str]:
@@ -412,6 +417,7 @@ def test_the_signal_arrives_at_the_child(live: Callable[..., Life]) -> None:
     )
 
 
+@pytest.mark.limit(5)
 @pytest.mark.exercise("minirt.namespaces.pid.forward")
 def test_a_child_that_is_gone_is_no_error(inside: Callable[..., Any]) -> None:
     def too_late() -> str:
@@ -432,6 +438,7 @@ def test_a_child_that_is_gone_is_no_error(inside: Callable[..., Any]) -> None:
 # -------------------------------------------------------------------------------------------------------------- init
 
 
+@pytest.mark.limit(5)
 @pytest.mark.exercise("minirt.namespaces.pid.init")
 def test_the_program_is_a_child_of_number_1(live: Callable[..., Life]) -> None:
     note = Note()
@@ -446,20 +453,7 @@ def test_the_program_is_a_child_of_number_1(live: Callable[..., Life]) -> None:
     )
 
 
-@pytest.mark.exercise("minirt.namespaces.pid.init")
-@pytest.mark.parametrize("how, code", [("exit(0)", 0), ("exit(42)", 42), ("SIGKILL", 137)])
-def test_init_returns_the_programs_exit_code(live: Callable[..., Life], how: str, code: int) -> None:
-    def program() -> int:
-        if how == "SIGKILL":
-            os.kill(os.getpid(), signal.SIGKILL)
-        return code
-
-    life = live(lambda: pid.init(program))
-    assert life.returned(), "the program has ended, and init() has not returned: sigwait for SIGCHLD, then reap()"
-    found = life.code()
-    assert found == code, f"the program ended with {how}, so init() must return {code}, and it returned {found!r}"
-
-
+@pytest.mark.limit(5)
 @pytest.mark.exercise("minirt.namespaces.pid.init")
 def test_a_program_that_ends_at_once_is_not_missed(live: Callable[..., Life], monkeypatch: Any) -> None:
     fork = os.fork
@@ -482,6 +476,22 @@ def test_a_program_that_ends_at_once_is_not_missed(live: Callable[..., Life], mo
     assert life.code() == 5
 
 
+@pytest.mark.limit(5)
+@pytest.mark.exercise("minirt.namespaces.pid.init")
+@pytest.mark.parametrize("how, code", [("exit(0)", 0), ("exit(42)", 42), ("SIGKILL", 137)])
+def test_init_returns_the_programs_exit_code(live: Callable[..., Life], how: str, code: int) -> None:
+    def program() -> int:
+        if how == "SIGKILL":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return code
+
+    life = live(lambda: pid.init(program))
+    assert life.returned(), "the program has ended, and init() has not returned: sigwait for SIGCHLD, then reap()"
+    found = life.code()
+    assert found == code, f"the program ended with {how}, so init() must return {code}, and it returned {found!r}"
+
+
+@pytest.mark.limit(5)
 @pytest.mark.exercise("minirt.namespaces.pid.init")
 def test_an_orphan_is_collected(live: Callable[..., Life], outside: Any) -> None:
     note = Note()
@@ -490,8 +500,9 @@ def test_an_orphan_is_collected(live: Callable[..., Life], outside: Any) -> None
         middle = os.fork()
         if not middle:
             if not os.fork():
+                while os.getppid() != 1:
+                    time.sleep(0.001)
                 note.write("orphan")
-                time.sleep(0.02)
                 os._exit(9)
             os._exit(0)
         os.waitpid(middle, 0)
@@ -500,21 +511,26 @@ def test_an_orphan_is_collected(live: Callable[..., Life], outside: Any) -> None
 
     life = live(lambda: pid.init(program))
     note.read()
-    outside.until(lambda: len(outside.descendants(life.pid)) == 2 or life.returned(0), 0.2)
-    outside.until(lambda: len(outside.descendants(life.pid)) == 1 or life.returned(0), 0.4)
+    states: list[str] = []
+
+    def settled() -> bool:
+        states[:] = [outside.state(number) for number in outside.children(life.pid)]
+        return states == ["S"] or life.returned(0)
+
+    outside.until(settled)
     if life.returned(0):
         answer = life.code()
         pytest.fail(
             f"init() returned when an orphan had ended (it returned {answer!r}), and the program behind it still runs: "
             "only the end of `child` is the end"
         )
-    states = [outside.state(number) for number in outside.children(life.pid)]
     assert states == ["S"], (
         "a process lost its parent, became a child of number 1, and ended; the children of number 1 are now in the "
         f"states {states}: the orphan stays a zombie (Z), because nobody collects it. Call reap() at each SIGCHLD"
     )
 
 
+@pytest.mark.limit(5)
 @pytest.mark.exercise("minirt.namespaces.pid.init")
 def test_the_program_gets_the_signals_that_number_1_gets(live: Callable[..., Life]) -> None:
     note = Note()
@@ -539,6 +555,7 @@ def test_the_program_gets_the_signals_that_number_1_gets(live: Callable[..., Lif
     assert life.code() == 115, "the program's own handler must decide what SIGTERM does"
 
 
+@pytest.mark.limit(5)
 @pytest.mark.exercise("minirt.namespaces.pid.init")
 def test_the_program_begins_with_no_signal_blocked(live: Callable[..., Life]) -> None:
     note = Note()
@@ -551,6 +568,7 @@ def test_the_program_begins_with_no_signal_blocked(live: Callable[..., Life]) ->
     )
 
 
+@pytest.mark.limit(5)
 @pytest.mark.exercise("minirt.namespaces.pid.init")
 def test_the_end_of_the_program_is_the_end(live: Callable[..., Life], outside: Any) -> None:
     note = Note()
@@ -574,6 +592,7 @@ def test_the_end_of_the_program_is_the_end(live: Callable[..., Life], outside: A
     assert not any(outside.state(number) not in ("", "Z") for number in left), "number 1 has ended, and orphans live on"
 
 
+@pytest.mark.limit(5)
 @pytest.mark.exercise("minirt.namespaces.pid.init")
 def test_descriptors_of_the_program_are_closed_in_number_1(live: Callable[..., Life]) -> None:
     note, theirs, go = Note(), os.pipe()[1], Note()
@@ -588,7 +607,7 @@ def test_descriptors_of_the_program_are_closed_in_number_1(live: Callable[..., L
         return 0
 
     life = live(lambda: pid.init(program, (theirs,)))
-    words = note.read(0.5)
+    words = note.read(1.5)
     if not words:
         life.code()
     patience = time.monotonic() + 0.5  # number 1 closes while the program already runs
