@@ -44,11 +44,11 @@ def answer(root: int, path: str, *arguments: Any) -> str:
 
 
 @pytest.mark.exercise("minirt.kernel.paths.open_in_root")
-@pytest.mark.parametrize("path", ["/etc/name", "etc/name", "/etc/../etc/./name"])
-def test_a_path_of_the_root_is_opened(box: Any, path: str) -> None:
-    assert answer(box[0], path) == "the box's", (
-        f"the path {path} must be looked up from the root, and a leading / means the root too"
-    )
+def test_a_path_of_the_root_is_opened(box: Any) -> None:
+    for path in ("/etc/name", "etc/name", "/etc/../etc/./name"):
+        assert answer(box[0], path) == "the box's", (
+            f"the path {path} must be looked up from the root, and a leading / means the root too"
+        )
 
 
 @pytest.mark.exercise("minirt.kernel.paths.open_in_root")
@@ -61,14 +61,14 @@ def test_an_absolute_link_stays_in_the_root(box: Any) -> None:
 
 
 @pytest.mark.exercise("minirt.kernel.paths.open_in_root")
-@pytest.mark.parametrize("path", ["/out", "/up", "/climb", "../secret", "/etc/../../secret"])
-def test_no_path_leads_out_of_the_root(box: Any, path: str) -> None:
-    found = answer(box[0], path)
-    assert found != "the machine's", (
-        f"the path {path} opened a file of the machine: a link or a `..` of the image led out of the root. Let the "
-        "kernel resolve it: openat2 with RESOLVE_IN_ROOT"
-    )
-    assert found == "ENOENT", f"the path {path} names nothing in the box, so the answer is ENOENT and not {found}"
+def test_no_path_leads_out_of_the_root(box: Any) -> None:
+    for path in ("/out", "/up", "/climb", "../secret", "/etc/../../secret"):
+        found = answer(box[0], path)
+        assert found != "the machine's", (
+            f"the path {path} opened a file of the machine: a link or a `..` of the image led out of the root. Let the "
+            "kernel resolve it: openat2 with RESOLVE_IN_ROOT"
+        )
+        assert found == "ENOENT", f"the path {path} names nothing in the box, so the answer is ENOENT and not {found}"
 
 
 @pytest.mark.exercise("minirt.kernel.paths.open_in_root")
