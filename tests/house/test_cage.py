@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from chapters import cage, observe
+from chapters import cage, observe, walls
 
 if os.geteuid():
     pytest.skip("needs root", allow_module_level=True)
@@ -411,7 +411,7 @@ def test_a_terminal_is_lent_and_taken_back() -> None:
 
 @pytest.mark.skipif(not cage.hierarchies(), reason="this machine has no cgroups at all")
 def test_without_cgroups_it_says_what_it_cannot_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cage, "hierarchies", list)
+    monkeypatch.setattr(walls, "hierarchies", list)
     outcome = cage.call(os.getpid)
     assert outcome.result() == 2
     assert [note.split(":")[0] for note in outcome.notes] == ["no memory limit", "no process limit"]
