@@ -151,7 +151,7 @@ def install__one_instruction(assembled: bytes) -> None:
 
 
 def install__strict_mode(assembled: bytes) -> None:
-    """executed another program before its function returned"""
+    """before its function returned"""
     syscalls.call("seccomp", 0, 0, None)
 
 
