@@ -354,6 +354,23 @@ def test_a_command_runs_in_a_cage() -> None:
     assert late.returncode == 124 and "not finished after 0.5 s" in late.stderr
 
 
+@pytest.mark.parametrize("sudo", [True, False])
+def test_an_ordinary_user_is_raised_by_sudo_or_told(tmp_path: Path, sudo: bool) -> None:
+    if sudo:  # it must ask no question, and it starts elsewhere with an environment of its own
+        (tmp_path / "sudo").write_text('#!/bin/sh\ntest "$1" = -n || exit 1\nshift\ncd /\nexec /usr/bin/env -i "$@"\n')
+        (tmp_path / "sudo").chmod(0o755)
+    code = "import os; os.geteuid = lambda: 1000; from chapters import cage; raise SystemExit(cage.main())"
+    ran = subprocess.run(
+        [sys.executable, "-B", "-c", code, "--time", "20", "--", "sh", "-c", "echo $0 $PATH; exit 5", "word"],
+        text=True, capture_output=True, cwd=cage.CHECKOUT, stdin=subprocess.DEVNULL,
+        env={"PATH": f"{tmp_path}:/bin" if sudo else str(tmp_path)},
+    )  # fmt: skip
+    if sudo:
+        assert (ran.returncode, ran.stdout) == (5, f"word {tmp_path}:/bin\n"), ran
+    else:
+        assert ran.returncode == 125 and "there is no sudo here" in ran.stderr
+
+
 def test_a_held_cage_keeps_its_state_and_goes_with_its_holder() -> None:
     command = [sys.executable, "-B", "-m", "chapters.cage", "--hold"]
     holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=cage.CHECKOUT)
