@@ -204,8 +204,8 @@ class Cage:
             walls.limit_resources(self.limits, self.cgroups)
             walls.drop_capabilities()
             walls.set_environment()
-        except (OSError, CageError) as error:
-            theirs.send(str(error).encode())
+        except Exception as error:  # whatever it is, the caller must learn it
+            theirs.send((str(error) if isinstance(error, OSError | CageError) else repr(error)).encode())
             return 1
         theirs.send("\n".join(["ready", *notes]).encode())
         theirs.close()
