@@ -3,19 +3,23 @@
 `python -m minirt.install checkout` makes `.venv/bin/minirt` of this checkout; `system` copies the package below a
 prefix (/usr/local) and makes its launcher, its completion and its manual page; `remove` takes all of that away again.
 
-A good part of what a short command costs in Python is finding and reading modules: for each one the interpreter looks
-through its directories, opens, stats and reads a file. So an installed minirt carries its compiled modules in one
-*bundle*, read at once; the launcher is a script of a dozen lines, run by an interpreter that ignores the user's
-environment and imports no `site` (`-I -S`). A checkout's launcher reads its own modules as plain files, because they
-change; its bundle holds only what it borrows from the standard library, so it cannot be out of date.
+A good part of what a short command costs in Python is finding modules: for each one the interpreter looks through its
+directories, checks the source's date, opens and reads. So an installed minirt carries its compiled modules in one
+*bundle*, a file with an index: a module is one read at a known place. The launcher is a script of a dozen lines, run by
+an interpreter that ignores the user's environment and imports no `site` (`-I -S`). A checkout's launcher reads its own
+modules as plain files, because they change; its bundle holds only what it borrows from the standard library, so it
+cannot be out of date.
 
 A bundle belongs to one interpreter. When that has been replaced by another version, the launcher sees it and imports
-plain files: slower, and still right.
+plain files: slower, and still right. A bundle is never changed: each version of minirt lies in a directory named after
+its content, and the one before stays when the next is installed, because the monitors of running containers may still
+import from it.
 """
 
 from __future__ import annotations
 
 import compileall
+import hashlib
 import importlib.util
 import marshal
 import os
@@ -27,15 +31,6 @@ from pathlib import Path
 
 # What a command borrows from the standard library on its way, and an interpreter does not already carry inside itself.
 BORROWED = ("ctypes", "ctypes._endian", "struct", "types")
-# What run, exec, ps and logs use: read at every start, so that the rest of minirt may grow without slowing them down.
-HOT = BORROWED + (
-    "minirt", "minirt.__main__", "minirt.errors", "minirt.trace", "minirt.state", "minirt.events", "minirt.units",
-    "minirt.cli", "minirt.cli.main", "minirt.cli.options", "minirt.cli.format", "minirt.cli.run", "minirt.cli.exec",
-    "minirt.cli.containers", "minirt.images", "minirt.images.lookup", "minirt.images.reference", "minirt.overlay",
-    "minirt.kernel.", "minirt.namespaces.", "minirt.process.", "minirt.cgroups.", "minirt.containers.",
-    "minirt.capabilities", "minirt.seccomp.", "minirt.cli.explain",
-)
-
 LAUNCHER = '''\
 #!{interpreter} -IS
 # minirt's launcher, made by `{made_by}`: the sources lie in {home}
@@ -45,9 +40,9 @@ sys.path += {path!r}
 {bytecode}
 try:
     with open({bundle!r}, "rb", 0) as file:
-        version, finder, *contents = loads(file.read({hot}))
+        version, finder, modules, extensions = loads(file.read({index}))
     if version == sys.version:
-        exec(finder, {{"bundle": {bundle!r}, "contents": contents}})
+        exec(finder, {{"bundle": {bundle!r}, "modules": modules, "extensions": extensions}})
 except (OSError, ValueError, EOFError):
     pass  # no bundle, or not this interpreter's: the same modules as plain files
 from minirt.__main__ import main
@@ -59,33 +54,27 @@ from posix import geteuid, stat
 sys.dont_write_bytecode = stat({home!r}).st_uid != geteuid()'''
 BYTECODE_OF_AN_INSTALLATION = "sys.dont_write_bytecode = True"
 
-# Runs once, out of the bundle, with `contents`: modules {name: (directory of a package or "", file, code)}, cold {name:
-# (the same two, (offset, size) of its code in the bundle)}, extensions {name: file}.
+# Runs once, out of the bundle, with `modules` {name: (directory of a package or "", file, offset, size)} and
+# `extensions` {name: file}.
 FINDER = '''\
+import posix
 import sys
 from marshal import loads
 from _frozen_importlib import ModuleSpec
 from _frozen_importlib_external import ExtensionFileLoader
 
-modules, cold, extensions = contents
-
 class Bundle:
-    """Finds modules in the bundle; forgets each hot one once it is loaded: no process shall carry it twice."""
-
     @staticmethod
     def find_spec(name, path=None, target=None):
-        if name in modules or name in cold:
-            directory, file, _ = modules.get(name) or cold[name]
+        if name in modules:
+            directory, file, _, _ = modules[name]
             spec = ModuleSpec(name, Bundle, origin=file, is_package=bool(directory))
-            spec.has_location = True
             if directory:
                 spec.submodule_search_locations.append(directory)
             return spec
         if name in extensions:
             file = extensions[name]
-            spec = ModuleSpec(name, ExtensionFileLoader(name, file), origin=file)
-            spec.has_location = True
-            return spec
+            return ModuleSpec(name, ExtensionFileLoader(name, file), origin=file)
         return None
 
     @staticmethod
@@ -94,14 +83,12 @@ class Bundle:
 
     @staticmethod
     def exec_module(module):
-        name = module.__name__
-        if name in modules:
-            code = modules.pop(name)[2]
-        else:
-            offset, size = cold[name][2]
-            with open(bundle, "rb", 0) as file:
-                file.seek(offset)
-                code = file.read(size)
+        _, module.__file__, offset, size = modules[module.__name__]
+        descriptor = posix.open(bundle, posix.O_RDONLY | posix.O_CLOEXEC)
+        try:
+            code = posix.pread(descriptor, size, offset)
+        finally:
+            posix.close(descriptor)
         exec(loads(code), module.__dict__)
 
 sys.meta_path.insert(0, Bundle)
@@ -111,9 +98,8 @@ sys.meta_path.insert(0, Bundle)
 def make_bundle(target: Path, package: Path | None) -> int:
     """Write the bundle of this interpreter to `target`.
 
-    `package` is the directory of minirt's modules to put into it, or None for the borrowed ones alone. First come those
-    of HOT and an index of the others, in one piece that a launcher reads whole; then the others. Returns the size of
-    that first piece in bytes. Raises OSError, or SyntaxError when a module of minirt does not compile.
+    `package` is the directory of minirt's modules to put into it, or None for the borrowed ones alone. Returns the size
+    of its index in bytes. Raises OSError, or SyntaxError when a module of minirt does not compile.
     """
     found: dict[str, tuple[str, str, bytes]] = {}
     for name in BORROWED:
@@ -133,20 +119,19 @@ def make_bundle(target: Path, package: Path | None) -> int:
     extensions = {file.name.removesuffix(suffix): str(file) for file in dynload.glob("*" + suffix)}
     finder = compile(FINDER, "<minirt's bundle>", "exec", dont_inherit=True)
 
-    hot = {name: entry for name, entry in found.items()
-           if name in HOT or any(f"{name}.".startswith(part) for part in HOT if part.endswith("."))}
-    rest = [(name, entry) for name, entry in found.items() if name not in hot]
+    def index(start: int) -> bytes:
+        places = {}
+        for name, (directory, file, code) in found.items():
+            places[name] = directory, file, start, len(code)
+            start += len(code)
+        return marshal.dumps((sys.version, finder, places, extensions))
 
-    def first(start: int) -> bytes:
-        cold, offset = {}, start
-        for name, (directory, file, code) in rest:
-            cold[name] = directory, file, (offset, len(code))
-            offset += len(code)
-        return marshal.dumps((sys.version, finder, hot, cold, extensions))
-
-    piece = first(len(first(0)))    # an offset takes five bytes whatever its value, so the size is right the first time
-    _replace(target, piece + b"".join(code for _, (_, _, code) in rest), 0o644)
-    return len(piece)
+    first = index(1 << 16)      # a number takes five bytes whatever its value, so the size is right the first time
+    size = len(first)
+    first = index(size)
+    assert len(first) == size
+    _replace(target, first + b"".join(code for _, _, code in found.values()), 0o644)
+    return size
 
 
 def _compiled(file: Path) -> bytes:
@@ -167,9 +152,9 @@ def interpreter() -> str:
     return os.path.realpath(getattr(sys, "_base_executable", sys.executable))
 
 
-def _launcher(target: Path, made_by: str, *, home: Path, bundle: Path, hot: int, path: list[str],
+def _launcher(target: Path, made_by: str, *, home: Path, bundle: Path, index: int, path: list[str],
               bytecode: str) -> None:
-    text = LAUNCHER.format(interpreter=interpreter(), home=home, bundle=str(bundle), hot=hot, path=path,
+    text = LAUNCHER.format(interpreter=interpreter(), home=home, bundle=str(bundle), index=index, path=path,
                            bytecode=bytecode, made_by=made_by)
     _replace(target, text.encode(), 0o755)
 
@@ -181,26 +166,33 @@ def install_checkout(checkout: Path, environment: Path) -> None:
     version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
     packages = environment / "lib" / version / "site-packages"
     _replace(packages / "minirt-checkout.pth", f"{checkout}\n".encode(), 0o644)
-    bundle = environment / "lib" / "minirt.bundle"
+    bundle = environment / "lib" / f"minirt-{_digest([sys.version.encode()])}.bundle"
     _launcher(environment / "bin" / "minirt", "make hello", home=checkout, bundle=bundle,
-              hot=make_bundle(bundle, None), path=[str(checkout), str(packages)],
+              index=make_bundle(bundle, None), path=[str(checkout), str(packages)],
               bytecode=BYTECODE_OF_A_CHECKOUT.format(home=str(checkout)))
+
+
+def _digest(parts: list[bytes]) -> str:
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
 
 
 def install_system(checkout: Path, prefix: Path) -> None:
     """Copy minirt below `prefix` and make its launcher, completion and manual page there."""
-    home = prefix / "lib" / "minirt"
-    fresh = home.with_name(f".minirt.{os.getpid()}")
-    shutil.rmtree(fresh, ignore_errors=True)
-    shutil.copytree(checkout / "minirt", fresh / "minirt", ignore=shutil.ignore_patterns("__pycache__"))
-    for path in [fresh, *fresh.rglob("*")]:
+    sources = [file for file in sorted((checkout / "minirt").rglob("*")) if file.suffix != ".pyc" and file.is_file()]
+    version = _digest([sys.version.encode(), *(part for file in sources for part in (bytes(file), file.read_bytes()))])
+    home = prefix / "lib" / "minirt" / version
+    launcher = prefix / "bin" / "minirt"
+    before = launcher.read_text() if launcher.exists() else ""
+    for other in home.parent.iterdir() if home.parent.is_dir() else ():
+        if str(other) not in before or other == home:
+            shutil.rmtree(other)
+    shutil.copytree(checkout / "minirt", home / "minirt", ignore=shutil.ignore_patterns("__pycache__"))
+    for path in [home.parent, home, *home.rglob("*")]:
         path.chmod(0o755 if path.is_dir() else 0o644)
-    remove_program(prefix)
-    fresh.rename(home)
     compileall.compile_dir(home, quiet=1)
     bundle = home / "minirt.bundle"
-    _launcher(prefix / "bin" / "minirt", "make install", home=home, bundle=bundle,
-              hot=make_bundle(bundle, home / "minirt"), path=[str(home)], bytecode=BYTECODE_OF_AN_INSTALLATION)
+    _launcher(launcher, "make install", home=home, bundle=bundle, index=make_bundle(bundle, home / "minirt"),
+              path=[str(home)], bytecode=BYTECODE_OF_AN_INSTALLATION)
     _, _, completion, page = installed_files(prefix)
     done = subprocess.run([prefix / "bin" / "minirt", "completion", "bash"], capture_output=True, check=False)
     if done.returncode == 0:
