@@ -338,7 +338,11 @@ def moment(text: str) -> str:
     try:
         full = text if "T" in text else text + "T00:00:00"
         full = full if full.endswith("Z") or "+" in full[10:] or "-" in full[11:] else full + "Z"
-        return state.format_time(int(state.parse_time(full) * 1e9))
+        # The decimals are taken as digits: as a floating number a time has no nanoseconds.
+        whole, point, rest = full.partition(".")
+        digits = rest[: len(rest) - len(rest.lstrip("0123456789"))] if point else ""
+        seconds = int(state.parse_time(whole + rest[len(digits):]))
+        return state.format_time(seconds * 1_000_000_000 + int(digits.ljust(9, "0")[:9]))
     except ValueError:
         return state.format_time(time.time_ns() - int(units.parse_duration(text) * 1e9))
 

@@ -50,6 +50,9 @@ MODULES = {
     "doctor": "minirt.cli.doctor",
 }
 
+# command -> what begins at once, while the command's own module is still being loaded
+AHEAD = {"run": "minirt.containers.birth"}
+
 # group -> (what it manages, {its command -> the command it stands for})
 GROUPS: dict[str, tuple[str, dict[str, str]]] = {
     "container": (
@@ -191,17 +194,33 @@ def dispatch(argv: list[str]) -> int:
         return _write(1, usage(), 0)
     if argv[0] == "help":
         return _help(argv[1:])
-    command, rest = find(argv)
-    options = command.parse(rest)
+    if explain:
+        from minirt.cli import explain as narrator
+
+        return narrator.explained(lambda: perform(argv), explain)
+    return perform(argv)
+
+
+def perform(argv: Sequence[str]) -> int:
+    """Finds a command and runs it. Returns its exit code; raises MinirtError."""
+    if argv[0] not in AHEAD:
+        return run(*find(argv))
+    begun = __import__(AHEAD[argv[0]], fromlist=("ahead",))
+    begun.ahead()
+    try:
+        return run(*find(argv))
+    finally:
+        begun.dismiss_unused()
+
+
+def run(command: Command, words: Sequence[str]) -> int:
+    """Runs one command on what follows its name. Returns its exit code; raises MinirtError."""
+    options = command.parse(words)
     os.umask(0o022)  # what is made in the store and in a container has the modes that it is meant to have
     assert command.action
     if not command.ours:  # run, create and exec go on loading: their monitor begins to collect when it has started
         gc.enable()
     try:
-        if explain:
-            from minirt.cli import explain as narrator
-
-            return narrator.explained(lambda: command.action(options) or 0, explain)  # type: ignore[misc]
         return command.action(options) or 0
     except MinirtError as error:
         if command.ours and error.exit_code == 1:

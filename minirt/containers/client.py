@@ -33,8 +33,8 @@ PATIENCE = 3  # so many interrupts that the container ignores make the client le
 class Client:
     """One attachment. `tell` prints the narration so far, where there is one."""
 
-    def __init__(self, hear: int, speak: int, *, terminal: int, forward: bool, tell: Callable[[], None]) -> None:
-        self.ear = Ear(hear)
+    def __init__(self, ear: Ear, speak: int, *, terminal: int, forward: bool, tell: Callable[[], None]) -> None:
+        self.ear = ear
         self.speak = speak
         self.terminal = terminal  # the descriptor of the user's terminal, to be made raw; -1 without
         self.forward = forward and terminal < 0
@@ -152,7 +152,7 @@ def run(asked: Mapping[str, Any], arguments: Sequence[str], tell: Callable[[], N
     `asked`: option values by long name. `arguments`: image and command line. `tell`: prints the narration so far.
     Returns the exit code of the container's process, 0 when detached. Raises MinirtError.
     """
-    from minirt.containers import create, files, monitor
+    from minirt.containers import birth, create, files
 
     detached, tty = asked["detach"], asked["tty"]
     streams = (False, False, False) if detached else (asked["interactive"], True, True)
@@ -160,17 +160,18 @@ def run(asked: Mapping[str, Any], arguments: Sequence[str], tell: Callable[[], N
         raise MinirtError("cannot attach stdin to a TTY-enabled container because stdin is not a terminal")
     if asked["cidfile"]:
         check_cidfile(asked["cidfile"])
-    channel: list[int] = []
-    container = create.make(
-        asked, arguments, between=lambda lock: channel.extend(monitor.fork(lock, streams, detached))
-    )
-    hear, speak = channel
-    if asked["cidfile"]:
-        state.write_atomic(os.path.abspath(asked["cidfile"]), container.id.encode(), sync=False)
-    files.write(container)
-    say(speak, {"begin": container.config})
+    line = birth.take()
+    try:
+        container = create.make(asked, arguments, line.locked())
+        if asked["cidfile"]:
+            state.write_atomic(os.path.abspath(asked["cidfile"]), container.id.encode(), sync=False)
+        files.write(container)
+    except BaseException:
+        line.dismiss()
+        raise
+    line.begin(container.config, streams, detached)
     terminal = 0 if tty and streams[0] else -1
-    client = Client(hear, speak, terminal=terminal, forward=asked["sig-proxy"] and not tty, tell=tell)
+    client = Client(line.ear, line.speak, terminal=terminal, forward=asked["sig-proxy"] and not tty, tell=tell)
     code = client.attend("started" if detached else "exit")
     if detached:
         os.write(1, client.id.encode() + b"\n")
@@ -189,7 +190,7 @@ def start(container: Container, *, attach: bool, interactive: bool, forward: boo
     """Starts a container that exists and is not running. Returns its exit code when attached, else 0. Raises
     MinirtError.
     """
-    from minirt.containers import files, monitor, repair
+    from minirt.containers import birth, files, repair
 
     lock = repair.hold(container)
     tty = container.config["Config"]["Tty"]
@@ -198,11 +199,11 @@ def start(container: Container, *, attach: bool, interactive: bool, forward: boo
         lock.release()
         raise MinirtError("cannot attach stdin to a TTY-enabled container because stdin is not a terminal")
     streams = (stdin, attach, attach)
-    hear, speak = monitor.fork(lock, streams, detached=not (attach or stdin))
-    files.write(container)
+    line = birth.fork(container.id, lock)
     lock.release()
-    say(speak, {"begin": container.config})
-    client = Client(hear, speak, terminal=0 if tty and stdin else -1, forward=forward and not tty, tell=tell)
+    files.write(container)
+    line.begin(container.config, streams, detached=not (attach or stdin))
+    client = Client(line.ear, line.speak, terminal=0 if tty and stdin else -1, forward=forward and not tty, tell=tell)
     return client.attend("exit" if attach or stdin else "started")
 
 
@@ -215,7 +216,8 @@ def attach(container: Container, *, stdin: bool, forward: bool) -> int:
     channel = connect(container, {"attach": [stdin, True, True]}, (0, 1, 2))
     if channel < 0:
         raise ConflictError("You cannot attach to a stopped container, start it first")
-    client = Client(channel, channel, terminal=0 if tty and stdin else -1, forward=forward and not tty, tell=nothing)
+    terminal = 0 if tty and stdin else -1
+    client = Client(Ear(channel), channel, terminal=terminal, forward=forward and not tty, tell=nothing)
     return client.attend("exit")
 
 
@@ -225,7 +227,7 @@ def wait(container: Container) -> int:
 
     channel = connect(container, {"wait": 1}, ())
     if channel >= 0:
-        client = Client(channel, channel, terminal=-1, forward=False, tell=nothing)
+        client = Client(Ear(channel), channel, terminal=-1, forward=False, tell=nothing)
         try:
             return client.listen("exit")
         except MinirtError:

@@ -21,7 +21,7 @@ from minirt.errors import ConflictError, MinirtError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
     from minirt.images.lookup import Image
@@ -29,23 +29,25 @@ if TYPE_CHECKING:
 CHAPTER = 17
 
 
-def make(
-    asked: Mapping[str, Any], arguments: Sequence[str], between: Callable[[state.Lock], None] | None = None
-) -> record.Container:
+def make(asked: Mapping[str, Any], arguments: Sequence[str], id: str = "") -> record.Container:
     """Makes the container that `run` or `create` asks for.
 
-    `asked`: option values by long name. `arguments`: the image and the command line. `between`: called with the
-    lock as soon as it is held: who shall hold it from then on (a monitor) takes a copy, and writes the
-    configuration; without it, the configuration is written here. Raises MinirtError when the image is missing, the
-    name is taken, or what was asked contradicts itself; then nothing is left behind.
+    `asked`: option values by long name. `arguments`: the image and the command line. `id`: of a container whose
+    lock a monitor holds already; it will also write the configuration. Without one, both are done here. Raises
+    MinirtError when the image is missing, the name is taken, or what was asked contradicts itself; then nothing is
+    left behind.
     """
     contradict(asked)
     if asked["name"]:
         record.check_name(asked["name"])
-    container, lock = reserve()
+    container = record.Container(id or state.new_id(), {})
+    lock = None
+    if not id:
+        os.makedirs(container.run_directory, 0o700)
+        lock = state.Lock(container.lock_path)
+        lock.acquire()
+    make_directory(container)
     try:
-        if between:
-            between(lock)
         from minirt.images import lookup
 
         config = compose(asked, arguments, lookup.find(arguments[0]))
@@ -53,14 +55,19 @@ def make(
         host_name(container)
         take_name(container, asked["name"])
         pin(container)
-        if not between:
+        if lock:
             container.save()
     except BaseException:
         from minirt.containers import remove
 
-        remove.erase(container, lock)
+        if lock:
+            remove.erase(container, lock)
+        else:
+            remove.vanish(container)
+            remove.clean(container)
         raise
-    lock.release()
+    if lock:
+        lock.release()
     return container
 
 
@@ -76,15 +83,10 @@ def contradict(asked: Mapping[str, Any]) -> None:
         raise MinirtError(f"the working directory '{asked['workdir']}' is invalid, it needs to be an absolute path")
 
 
-@trace.narrated(CHAPTER, "take an id, a lock and a directory for the container", "mkdir, flock, mkdir")
-def reserve() -> tuple[record.Container, state.Lock]:
-    """Takes an id, the lock and both directories, in the order that a sweep relies on. Raises OSError."""
-    container = record.Container(state.new_id(), {})
-    os.makedirs(container.run_directory, 0o700)
-    lock = state.Lock(container.lock_path)
-    lock.acquire()
+@trace.narrated(CHAPTER, "make a directory for the container", "mkdir({container.directory!r})")
+def make_directory(container: record.Container) -> None:
+    """Makes the container's directory. Its lock is held already: a directory whose lock is free is half made."""
     os.makedirs(container.directory, 0o710)
-    return container, lock
 
 
 def take_name(container: record.Container, name: str) -> None:

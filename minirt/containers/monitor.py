@@ -5,9 +5,6 @@ it stays when the command or its terminal goes. It holds the container's lock, o
 writes the log, hands output to whoever is attached, waits, records how it ended, and cleans up. There is no daemon:
 as many containers, so many monitors.
 
-Command and monitor share the work of the beginning, on two cores at once: the command looks up the image and puts the
-configuration together, while the monitor loads what it needs to build walls.
-
     command ---fork--- monitor ---clone--- process 1 of the container
        |   messages       |    pipes, pidfd
 
@@ -23,7 +20,6 @@ Manual pages: setsid(2), pidfd_open(2), poll(2), waitid(2).
 
 from __future__ import annotations
 
-import _signal
 import os
 
 from minirt import state, trace
@@ -40,50 +36,6 @@ CHAPTER = 17
 IN, OUT = 1, 4  # POLLIN, POLLOUT of <poll.h>
 
 
-def fork(lock: state.Lock, streams: tuple[bool, bool, bool], detached: bool) -> tuple[int, int]:
-    """Forks the monitor of a container; returns (where its messages come, where to write to it).
-
-    `lock`: the container's, held; the monitor keeps a copy, and a flock is free when its last copy is closed.
-    `streams`: whether this process's standard input, output and error are attached. `detached`: nobody stays to
-    wait for the end. The monitor then waits for `{"begin": CONFIGURATION}`.
-
-    All signals are blocked when this returns: one that comes now waits until the command knows whom to forward it to.
-    """
-    hear, speak = os.pipe()
-    heard, spoken = os.pipe()
-    _signal.pthread_sigmask(_signal.SIG_SETMASK, _signal.valid_signals())
-    if os.fork() == 0:
-        code = 1
-        try:
-            os.close(hear)
-            os.close(spoken)
-            be_born()
-            code = Monitor(Peer(heard, speak), lock, detached).live(streams)
-        except BaseException as error:
-            from minirt.errors import place_of
-
-            sentence = f"a mistake in minirt itself ({type(error).__name__}: {error}; {place_of(error)})"
-            os.write(speak, state.dumps({"error": sentence, "code": 125}).encode() + b"\n")
-        finally:
-            os._exit(code)
-    os.close(heard)
-    os.close(speak)
-    return hear, spoken
-
-
-def be_born() -> None:
-    """Cuts the ties to the command: a session of its own, no working directory, signals as a new program finds
-    them.
-    """
-    os.setsid()
-    os.chdir("/")
-    for number in range(1, 32):
-        # `nohup`, a shell's `&` and Python itself ignore some; the container would inherit that through exec.
-        if number not in (9, 13, 19, 25) and _signal.getsignal(number) is not _signal.SIG_DFL:
-            _signal.signal(number, _signal.SIG_DFL)
-    _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
-
-
 def load_walls() -> None:
     """Imports what a container's walls are built with, while the command still puts its configuration together."""
     from minirt.cgroups import tree  # noqa: F401
@@ -91,13 +43,40 @@ def load_walls() -> None:
     from minirt.process import launch  # noqa: F401
 
 
+def live(id: str, lock: state.Lock | None, hear: int, speak: int) -> int:
+    """The whole life of the monitor of the container `id`. Returns its exit code.
+
+    `lock`: as for `birth.fork`. `hear`, `speak`: the line to the command.
+    """
+    peer = Peer(hear, speak)
+    fresh = lock is None
+    if lock is None:
+        lock = take_lock(record.Container(id, {}))
+        peer.say({"locked": id})
+    load_walls()
+    return Monitor(id, peer, lock, fresh).live()
+
+
+@trace.narrated(CHAPTER, "take the lock of the container, for as long as it lives", "flock(LOCK_EX)")
+def take_lock(container: record.Container) -> state.Lock:
+    """Makes the run directory of a new container and takes its lock, in this order before anything else of it
+    exists.
+    """
+    os.makedirs(container.run_directory, 0o700)
+    lock = state.Lock(container.lock_path)
+    lock.acquire()
+    return lock
+
+
 class Monitor:
     """The life of one container."""
 
-    def __init__(self, peer: Peer, lock: state.Lock, detached: bool) -> None:
+    def __init__(self, id: str, peer: Peer, lock: state.Lock, fresh: bool) -> None:
+        self.id = id
         self.peers = [peer]
         self.lock = lock
-        self.detached = detached
+        self.fresh = fresh  # whether the command that forked this monitor also makes the container
+        self.detached = False
         self.watched: dict[int, tuple[int, Callable[[int], None]]] = {}
         self.ended = False
         self.input = -1  # where the container's standard input is written to
@@ -105,17 +84,17 @@ class Monitor:
         self.input_ended = False  # to be closed when that is written
         self.early: list[dict[str, Any]] = []  # messages that came before the container was there
 
-    def live(self, streams: tuple[bool, bool, bool]) -> int:
+    def live(self) -> int:
         """From the making of the container to its end. Returns the exit code of the monitor itself."""
-        load_walls()
-        config = self.told_to_begin()
-        if config is None:
+        order = self.told_to_begin()
+        if order is None:
             return self.command_is_gone()
-        self.container = record.Container(config["Id"], config)
+        self.container = record.Container(self.id, order["begin"])
+        self.detached = order["detached"]
         self.config, self.host = self.container.config["Config"], self.container.config["HostConfig"]
         self.removes = bool(self.host["AutoRemove"])
         try:
-            self.begin(streams)
+            self.begin(tuple(order["streams"]))
         except (MinirtError, OSError) as error:
             self.fail(error)
             return 1
@@ -126,7 +105,7 @@ class Monitor:
     # -- the beginning ---------------------------------------------------------------------------------------------
 
     def told_to_begin(self) -> dict[str, Any] | None:
-        """Waits for the configuration. None when the command could not make the container, or is gone."""
+        """Waits for the order to begin. None when the command has nothing to begin, or is gone."""
         while True:
             messages = self.peers[0].ear.hear()
             if messages is None:
@@ -134,17 +113,14 @@ class Monitor:
             self.early += [message for message in messages if "begin" not in message]
             for message in messages:
                 if "begin" in message:
-                    config: dict[str, Any] = message["begin"]
-                    return config
+                    return message
 
     def command_is_gone(self) -> int:
-        """Takes back what it had made, unless it did so itself."""
+        """Takes back what was made of a new container."""
         from minirt.containers import remove
 
-        id = self.lock.path.split("/")[-2]
-        container = record.Container(id, {})
-        if os.path.isdir(container.directory) and not os.path.exists(f"{container.directory}/config.json"):
-            remove.erase(container, self.lock)
+        if self.fresh:
+            remove.erase(record.Container(self.id, {}), self.lock)
         return 1
 
     def begin(self, streams: tuple[bool, bool, bool]) -> None:
@@ -272,7 +248,9 @@ class Monitor:
                 pass  # the client's output is no terminal
 
     def let_narrate(self, peer: Peer) -> None:
-        """Waits until the client has printed the steps so far: what the container says meanwhile waits in its pipes."""
+        """Waits until the client has printed the steps so far: what the container says meanwhile waits in its
+        pipes.
+        """
         peer.say({"walls": 1})
         while True:
             messages = peer.ear.hear()
