@@ -70,13 +70,13 @@ lint: $(VENV)/.test
 	$(VENV)/bin/mypy
 
 test: lint
-	$(PYTEST) tests --ignore=tests/acceptance --ignore=tests/faults --ignore=tests/vm --ignore=tests/site
+	$(PYTEST) -n auto -q tests --ignore=tests/acceptance --ignore=tests/faults --ignore=tests/vm --ignore=tests/site
 
 test-deps: ready
 	@.ci/test-deps
 
 acceptance: $(VENV)/.machine
-	$(PYTEST) tests/acceptance tests/faults tests/site tests/vm
+	$(PYTEST) -q tests/acceptance tests/faults tests/site tests/vm
 
 bench: ready
 	@$(SUDO) env PYTHONDONTWRITEBYTECODE=1 $(PY) -m benchmarks $(BENCH)
