@@ -54,7 +54,7 @@ def assemble__jumps_exchanged(code: Code) -> bytes:
 
 
 def assemble__no_limit(code: Code) -> bytes:
-    """DID NOT RAISE"""
+    """assemble() must raise ValueError for 4097"""
     return b"".join(operation.to_bytes(2, "little") + bytes((yes, no)) + k.to_bytes(4, "little")
                     for operation, yes, no, k in code)
 
