@@ -137,8 +137,10 @@ class Monitor:
         self.handle = launch.prepare(spec, stdio, self.group)
         for descriptor in set(stdio):
             os.close(descriptor)
-        # The child builds its walls now: what follows costs nothing.
-        from minirt.containers import log
+        # The child builds its walls now: what follows costs nothing, nor does what is loaded for later.
+        import select  # noqa: F401
+
+        from minirt.containers import log, remove  # noqa: F401
         from minirt.containers import streams as ends
 
         self.ends = ends
@@ -295,6 +297,7 @@ class Monitor:
         import gc
         import select
 
+        gc.freeze()  # what was loaded stays: it need not be looked through
         gc.enable()  # from here on it lives long
         poller = select.poll()
         armed: dict[int, int] = {}
