@@ -226,11 +226,11 @@ ENDINGS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ENDINGS)
-def test_what_an_answer_does_to_its_judge_is_told(house: House, name: str) -> None:
-    body, words = ENDINGS[name]
-    failed = house.failure(house.variant("ending", "two", body))
-    assert (failed["exercise"], words in failed["message"]) == ("minirt.second.two", True), failed
+def test_what_an_answer_does_to_its_judge_is_told(house: House) -> None:
+    verdicts = house.judge(*(house.variant(name, "two", body) for name, (body, _) in ENDINGS.items()))
+    for reports, (name, (_, words)) in zip(verdicts, ENDINGS.items(), strict=True):
+        (failed,) = [report for report in reports if report["event"] == "failed"]
+        assert failed["exercise"] == "minirt.second.two" and words in failed["message"], (name, failed)
 
 
 def test_a_hanging_answer_is_found_by_its_line_and_costs_no_more_than_one_limit(house: House) -> None:
@@ -241,13 +241,14 @@ def test_a_hanging_answer_is_found_by_its_line_and_costs_no_more_than_one_limit(
     assert reports[-1]["seconds"] < 6
 
 
-@pytest.mark.parametrize("line", ["import nothing_of_that_name", "def broken(:", "raise SystemExit(0)"])
-def test_a_file_that_cannot_be_imported_is_told(house: House, line: str) -> None:
+def test_a_file_that_cannot_be_imported_is_told(house: House) -> None:
     source = (house.top / "minirt/second.py").read_text()
-    file = house.write("variants/import.py", source + "\n" + line + "\n")
-    failed = house.failure({"minirt.second": str(file)})
-    assert failed["file"] == str(file) and failed["line"] == len(source.splitlines()) + 2
-    assert "cannot be imported" in failed["message"]
+    lines = ["import nothing_of_that_name", "def broken(:", "raise SystemExit(0)"]
+    files = [house.write(f"variants/import{number}.py", f"{source}\n{line}\n") for number, line in enumerate(lines)]
+    for reports, file in zip(house.judge(*({"minirt.second": str(file)} for file in files)), files, strict=True):
+        (failed,) = [report for report in reports if report["event"] == "failed"]
+        assert failed["file"] == str(file) and failed["line"] == len(source.splitlines()) + 2
+        assert "cannot be imported" in failed["message"]
 
 
 def test_an_answer_that_kills_while_it_is_imported_is_told(house: House) -> None:
@@ -377,10 +378,9 @@ def test_chapter_n_means_chapters_0_to_n(house: House) -> None:
     assert "5 passed, 1 deselected" in house.pytest("--chapter", "2").stdout
 
 
-@pytest.mark.parametrize("more", [[], ["-p", "no:randomly"]])
-def test_a_chapter_waits_for_those_that_it_builds_on(house: House, more: list[str]) -> None:
+def test_a_chapter_waits_for_those_that_it_builds_on(house: House) -> None:
     house.write("minirt/first.py", "def one():\n    return 7\n")
-    ran = house.pytest("-rs", *more, MINIRT_CI="1")
+    ran = house.pytest("-rs", MINIRT_CI="1")
     assert ran.returncode == 1
     assert "1 failed, 4 skipped" in ran.stdout, ran.stdout
     assert "chapter 2 waits: chapter 1, which it builds on, fails" in ran.stdout
@@ -417,30 +417,18 @@ LEFT = {
 }
 
 
-@pytest.mark.parametrize("kind", LEFT)
-def test_what_a_test_leaves_is_found(house: House, kind: str) -> None:
-    code, words = LEFT[kind]
-    house.write("tests/test_leave.py", f"""
-        import os, socket, subprocess
-        import pytest
-        from chapters import cage
-
-        @pytest.mark.caged
-        def test_leave():
-            {code}
-
-        @pytest.mark.caged
-        @pytest.mark.leaves("on purpose")
-        def test_may_leave():
-            {code}
-
-        @pytest.mark.caged
-        def test_tidy(tmp_path):
-            (tmp_path / "file").touch()
-            subprocess.run(["true"])
-    """)  # fmt: skip
+def test_what_a_test_leaves_is_found(house: House) -> None:
+    text = "import os, socket, subprocess\nimport pytest\nfrom chapters import cage\npytestmark = pytest.mark.caged\n"
+    for number, (code, _) in enumerate(LEFT.values()):
+        text += f"def test_leaves_{number}():\n    {code}\n"
+        text += f"@pytest.mark.leaves('on purpose')\ndef test_may_leave_{number}():\n    {code}\n"
+    text += "def test_tidy(tmp_path):\n    (tmp_path / 'file').touch()\n    subprocess.run(['true'])\n"
+    house.write("tests/test_leave.py", text)
     ran = house.pytest("tests/test_leave.py")
-    assert "3 passed, 1 error" in ran.stdout and words in ran.stdout, ran.stdout
+    assert f"{2 * len(LEFT) + 1} passed, {len(LEFT)} errors" in ran.stdout, ran.stdout
+    parts = ran.stdout.split("ERROR at teardown of test_leaves_")[1:]
+    for part, (kind, (_, words)) in zip(parts, LEFT.items(), strict=True):
+        assert words in part, (kind, part)
 
 
 def test_values_steps_and_errors_of_a_child(house: House) -> None:
