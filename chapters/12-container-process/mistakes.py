@@ -57,7 +57,7 @@ def sealed__always_the_same(which: str = LAST) -> int:
 
 
 def lock_out_imports__path_only() -> None:
-    """was still found"""
+    """empty them in place"""
     sys.path[:] = []
 
 

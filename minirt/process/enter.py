@@ -31,7 +31,12 @@ CHAPTER = 12
 
 
 def lock_out_imports() -> None:
-    """Make every later import fail: what is not loaded by now could come from the container's own files."""
+    """Make every later import fail: what is not loaded by now could come from the container's own files.
+
+    An import asks the finders in `sys.meta_path`; one of them looks through the directories of `sys.path`, by way of
+    `sys.path_hooks` and what `sys.path_importer_cache` remembers. Empty all four *in place*, since Python holds these
+    very objects; modules that are loaded (`sys.modules`) stay. Source: python(1), the import system.
+    """
     sys.path[:] = []
     sys.meta_path[:] = []
     sys.path_hooks[:] = []
@@ -42,7 +47,10 @@ def lock_out_imports() -> None:
                 "setgroups(); setresgid({user.gid}); setresuid({user.uid})")
 def become(user: users.User) -> None:
     """Give up the identity of root for that of `user`: supplementary groups first, then group, then user, each for
-    real, effective and saved id, since after the last one there is no permission left for the others."""
+    real, effective and saved id, since after the last one there is no permission left for the others.
+
+    `user` has `uid`, `gid` and `groups`, numbers. Raises OSError (EPERM). Sources: setgroups(2), setresuid(2).
+    """
     os.setgroups(user.groups)
     os.setresgid(user.gid, user.gid, user.gid)
     os.setresuid(user.uid, user.uid, user.uid)
@@ -64,7 +72,12 @@ def shrink(granted: dict[str, list[str]], user: users.User) -> None:
 
 def find_program(name: str, env: Sequence[str]) -> str:
     """The path to execute for the command word `name`: as it is when it contains a slash, else the first executable
-    regular file in the directories of PATH in `env`. Raises CommandNotFoundError (127) or CannotInvokeError (126)."""
+    file that is no directory, in the directories of PATH in `env` (entries "NAME=value"; an empty one means ".").
+
+    Asks with the effective ids of this process, which is the command's user already. Raises CommandNotFoundError (127)
+    when nothing of that name is there, CannotInvokeError (126) when there is, but it is a directory or may not be
+    executed. Sources: access(2), exec(3), "PATH".
+    """
     if "/" in name:
         candidates = [name]
     else:

@@ -116,21 +116,21 @@ def place(tmp_path: Path) -> Path:
 
 
 @pytest.mark.exercise("minirt.process.enter.find_program")
-def test_the_first_that_can_be_executed_is_taken(place: Path) -> None:
-    env = ["A=1", f"PATH={place}/first:{place}/second:/bin"]
-    found = enter.find_program("tool", env)
-    assert found == f"{place}/second/tool", f"{found} cannot be executed: go on to the next directory"
-    found = enter.find_program("other", env)
-    assert found == f"{place}/second/other", f"{found} is a directory, and no program: go on"
-
-
-@pytest.mark.exercise("minirt.process.enter.find_program")
 def test_only_the_containers_path_is_searched(place: Path) -> None:
     with pytest.raises(CommandNotFoundError) as error:
         found = enter.find_program("sh", [f"PATH={place}/first"])
         pytest.fail(f"found {found}: the PATH of the container counts, in `env`, and not the one of this process")
     assert error.value.exit_code == 127
     assert enter.find_program("sh", ["PATH=/nowhere:/bin"]) == "/bin/sh"
+
+
+@pytest.mark.exercise("minirt.process.enter.find_program")
+def test_the_first_that_can_be_executed_is_taken(place: Path) -> None:
+    env = ["A=1", f"PATH={place}/first:{place}/second:/bin"]
+    found = enter.find_program("tool", env)
+    assert found == f"{place}/second/tool", f"{found} cannot be executed: go on to the next directory"
+    found = enter.find_program("other", env)
+    assert found == f"{place}/second/other", f"{found} is a directory, and no program: go on"
 
 
 @pytest.mark.exercise("minirt.process.enter.find_program")
