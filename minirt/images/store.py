@@ -365,25 +365,28 @@ def blobs(descriptor: dict[str, Any]) -> set[str]:
 
 
 def _collect_layers(root: str, needed: set[str]) -> list[str]:
-    removed: list[str] = []
-    for name in os.listdir(f"{root}/layers"):
-        chain = name.removeprefix(_DEAD)
-        if name == "l" or (chain in needed and name == chain):
-            continue
-        if chain in needed and not os.path.exists(f"{root}/layers/{chain}"):
-            os.rename(f"{root}/layers/{name}", f"{root}/layers/{chain}")  # its removal was cut short, and it is needed
+    """Remove the layers that are not needed; return their chain ids, the topmost first."""
+    names = set(os.listdir(f"{root}/layers")) - {"l"}
+    removed = []
+    for chain in sorted(name.removeprefix(_DEAD) for name in names if name.startswith(_DEAD)):  # removals cut short
+        if chain in names:
+            remove_path(f"{root}/layers", _DEAD + chain)
+        elif chain in needed:
+            os.rename(f"{root}/layers/{_DEAD}{chain}", f"{root}/layers/{chain}")
+        else:
+            removed.append(chain)
+    for chain in names - needed:
+        if chain.startswith(_DEAD):
             continue
         # Renamed first: from here on nobody can pin it. Who pinned it a moment ago keeps it.
-        if name == chain:
-            os.rename(f"{root}/layers/{chain}", f"{root}/layers/{_DEAD}{chain}")
-            if state.pins(f"{root}/layers/{_DEAD}{chain}"):
-                os.rename(f"{root}/layers/{_DEAD}{chain}", f"{root}/layers/{chain}")
-                continue
-        removed.append(chain)
+        os.rename(f"{root}/layers/{chain}", f"{root}/layers/{_DEAD}{chain}")
+        if state.pins(f"{root}/layers/{_DEAD}{chain}"):
+            os.rename(f"{root}/layers/{_DEAD}{chain}", f"{root}/layers/{chain}")
+        else:
+            removed.append(chain)
     removed = _topmost_first(root, removed)
     for chain in removed:
-        if chain not in needed:
-            _unlink(f"{root}/layers/l/{chain[:20]}")
+        _unlink(f"{root}/layers/l/{chain[:20]}")
         remove_path(f"{root}/layers", f"{_DEAD}{chain}")
     return removed
 
