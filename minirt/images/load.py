@@ -18,7 +18,7 @@ from __future__ import annotations
 import hashlib
 import os
 
-from minirt import events, state
+from minirt import events, state, trace
 from minirt.errors import BadInputError, KernelError, MinirtError
 from minirt.images import archive, layer, lookup, reference, store, streams, tar
 from minirt.kernel import syscalls
@@ -27,6 +27,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
+
+
+CHAPTER = 13
 
 
 class Loaded:
@@ -52,6 +55,7 @@ def load(descriptor: int) -> list[Loaded]:
     store.sweep()
     with store.Work() as work:
         try:
+            trace.step(CHAPTER, "read what the archive holds: names, configs, layers", "read(archive)")
             found = archive.images(archive.open_archive(descriptor, f"{work.path}/archive"))
             parts = [_Parts(work, image) for image in found]
             for _ in range(3):  # again when another command removed a layer meanwhile that was there at first
@@ -146,6 +150,8 @@ class _Parts:
     def _unpack(self, number: int) -> None:
         """Unpack a layer, storing its blob in the same pass, and check both digests."""
         each, chain = self.image.layers[number], self.chains[number]
+        trace.step(CHAPTER, f"unpack layer {number + 1} of {len(self.chains)} in a place of its own and hash it",
+                   f"openat2, write, mknod: layers/{chain[:20]}")
         place = f"{self.work.path}/{chain}"
         os.makedirs(f"{place}/pins", 0o700)
         os.mkdir(f"{place}/diff", 0o755)
@@ -284,6 +290,7 @@ class _BlobFile:
 
 def _sync(root: str) -> None:
     """Put everything that was made on the disk, at once: one call for all files costs less than one for each."""
+    trace.step(CHAPTER, "put all of it on the disk", "syncfs(store)")
     descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         syscalls.call("syncfs", descriptor)
@@ -293,6 +300,7 @@ def _sync(root: str) -> None:
 
 def _commit(work: store.Work, parts: list[_Parts]) -> list[Loaded]:
     """Move everything to its place and write the index; under the lock."""
+    trace.step(CHAPTER, "move the parts to their places, and the index, last, names the image", "rename(index.json)")
     for each in parts:
         each.move()
     index = lookup.read_index()

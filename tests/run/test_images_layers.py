@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 import subprocess
@@ -11,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from minirt import overlay
+from minirt import overlay, state
+from minirt.errors import BadInputError, ConflictError
 from minirt.images import load, lookup, store
-from tests.images import docker_archive, entry, layer, oci_archive
+from tests.images import config_of, docker_archive, entry, layer, members, oci_archive, oci_files, sha
 
 pytestmark = [pytest.mark.caged, pytest.mark.leaves("the store itself")]
 
@@ -232,9 +234,6 @@ def test_a_name_that_moves_leaves_the_old_image_without_one(tmp_path: Path, stat
 
 
 def test_pinned_layers_survive_until_their_user_is_gone(tmp_path: Path, state_root: Path) -> None:
-    from minirt import state
-    from minirt.errors import ConflictError
-
     give(docker_archive(BASE, layer(entry("x"))), tmp_path)
     image = lookup.find("test")
     user = state_root / "containers" / ("c" * 64)
@@ -264,10 +263,6 @@ def test_what_another_tool_put_into_the_layout_is_unpacked_when_asked_for(tmp_pa
 
 
 def test_several_images_in_one_archive_and_the_form_before_2016(tmp_path: Path, state_root: Path) -> None:
-    import json
-
-    from tests.images import config_of, members, sha
-
     other = layer(entry("x"))
     configs = [config_of([BASE]), config_of([BASE, other])]
     listed = [{"Config": f"{sha(configs[0])}.json", "RepoTags": ["a:1", "a:2"], "Layers": ["0.tar"]},
@@ -282,3 +277,64 @@ def test_several_images_in_one_archive_and_the_form_before_2016(tmp_path: Path, 
     give(members(old), tmp_path)
     assert lookup.find("old:1").config["config"] == {"Cmd": ["x"]}
     assert lookup.find("old:1").chains == lookup.find(loaded[1].id).chains
+
+
+def of_platforms(*architectures: str) -> bytes:
+    """An OCI archive whose index leads to an index with an image for each architecture."""
+    files: dict[str, bytes] = {}
+    descriptors = []
+    for architecture in architectures:
+        made = oci_files(layer(entry("arch", content=architecture.encode())),
+                         config=config_of([layer(entry("arch", content=architecture.encode()))],
+                                          architecture=architecture))
+        descriptor = json.loads(made["index.json"])["manifests"][0]
+        del descriptor["annotations"]
+        descriptors.append({**descriptor, "platform": {"os": "linux", "architecture": architecture}})
+        files |= made
+    inner = json.dumps({"schemaVersion": 2, "manifests": descriptors}).encode()
+    files[f"blobs/sha256/{sha(inner)}"] = inner
+    files["index.json"] = json.dumps({"schemaVersion": 2, "manifests": [{
+        "mediaType": lookup.INDEX_TYPES[0], "digest": f"sha256:{sha(inner)}", "size": len(inner),
+        "annotations": {"io.containerd.image.name": "docker.io/library/many:1", lookup.REF_NAME: "1"}}]}).encode()
+    return members(files)
+
+
+def test_of_many_platforms_this_machines_is_taken(tmp_path: Path, state_root: Path) -> None:
+    loaded = give(of_platforms("s390x", lookup.architecture(), "riscv64"), tmp_path)
+    assert loaded[0].names == ["many:1"]
+    assert (diff(state_root) / "arch").read_text() == lookup.architecture()
+    with pytest.raises(BadInputError, match=r"not made for linux/.*, only for linux/s390x, linux/riscv64"):
+        give(of_platforms("s390x", "riscv64"), tmp_path)
+
+
+def test_an_index_that_another_tool_put_into_the_store_is_understood(tmp_path: Path, state_root: Path) -> None:
+    store.prepare()
+    (tmp_path / "many.tar").write_bytes(of_platforms("s390x", lookup.architecture()))
+    subprocess.run(["tar", "-C", str(state_root / "images"), "-xf", str(tmp_path / "many.tar")], check=True)
+    index = json.loads((state_root / "images/index.json").read_text())
+    index["manifests"][0]["annotations"] = {lookup.REF_NAME: "docker.io/library/many:1"}
+    (state_root / "images/index.json").write_text(json.dumps(index))
+    image = lookup.find("many:1")
+    assert (state_root / "layers" / image.lower()[0] / "arch").read_text() == lookup.architecture()
+    assert store.images()[0].references == ["docker.io/library/many:1"]
+    store.remove("many:1")
+    assert os.listdir(state_root / "images/blobs/sha256") == [] and os.listdir(state_root / "layers") == ["l"]
+
+
+def test_docker_save_of_today_has_both_forms(tmp_path: Path, state_root: Path) -> None:
+    files = oci_files(BASE, pack=bytes)
+    config = f"blobs/sha256/{sha(config_of([BASE]))}"
+    files["manifest.json"] = json.dumps([{"Config": config, "RepoTags": ["both:1"],
+                                          "Layers": [f"blobs/sha256/{sha(BASE)}"]}]).encode()
+    assert give(members(files), tmp_path)[0].names == ["both:1"]
+
+
+def test_a_removal_that_was_cut_short_is_finished(tmp_path: Path, state_root: Path) -> None:
+    give(docker_archive(BASE, layer(entry("x"))), tmp_path)
+    chains = store.images()[0].chains
+    layers = state_root / "layers"
+    (layers / chains[1]).rename(layers / f"dead-{chains[1]}")
+    (layers / ("dead-" + "a" * 64)).mkdir()
+    with store.lock():
+        assert store.collect() == ["a" * 64]
+    assert sorted(os.listdir(layers)) == sorted(["l", *chains]), "what is needed came back, what is not is gone"
