@@ -9,6 +9,7 @@ import os
 
 from minirt.cli import explain
 from minirt.cli.options import Command, Option, Options
+from minirt.errors import MinirtError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -94,7 +95,10 @@ ONLY_RUN = (
 
 
 def warn() -> None:
-    """Says once what the container is not: until the walls of later chapters stand."""
+    """Says once what the container is not: until the walls of later chapters stand. Raises MinirtError for anybody but
+    root, who alone can build those that there are."""
+    if os.geteuid():
+        raise MinirtError("only root can start containers until chapter 07, user namespaces: put sudo before minirt")
     os.write(2, WARNING.encode())
 
 
