@@ -1,6 +1,6 @@
 """`python -m benchmarks [JOB...]`: minirt beside the tools that do the same, as Markdown on standard output.
 
-Jobs: run, list, load, memory, check, imports; all of them by default. Needs root; the tools that are missing are left
+Jobs: run, list, load, memory, check, imports, timeline; all of them by default. Needs root; the tools that are missing are left
 out. Nothing is asserted and nothing stays behind: every store lies in one directory below TMPDIR (which must be on a
 file system that can carry an overlay), removed at the end.
 """
@@ -26,6 +26,9 @@ from benchmarks.turns import Runner
 
 HOT = {"run": ("run", "--rm", "--network", "none", "busybox", "true"), "ps": ("ps",), "logs": ("logs", "bench"),
        "inspect": ("inspect", "bench")}
+
+STEPS = ("execve,?clone,?fork,?vfork,clone3,unshare,pivot_root,execveat,exit_group,?rename,?renameat2,fsync,seccomp,"
+         "setsid,?rmdir,memfd_create")
 
 
 class Bench:
@@ -153,6 +156,30 @@ class Bench:
                 say(f"## imports: `minirt {name}` as installed\n")
                 self.import_table(words)
 
+    def timeline(self) -> None:
+        """When the great steps of a `run` happen, of all its processes, as strace sees them (and slows them down)."""
+        if not shutil.which("strace"):
+            say("## timeline: not measured: it needs strace\n")
+            return
+        say("## timeline: `minirt run --rm --network none busybox true`, milliseconds since the start, traced\n")
+        log = self.place / "timeline"
+        command = ["strace", "-f", "--seccomp-bpf", "-ttt", "-o", str(log), "-e", f"trace={STEPS}",
+                   self.minirt.installed, *HOT["run"]]
+        for _ in range(3):      # the last one counts: everything is in memory then
+            subprocess.run(command, env={**os.environ, **self.minirt.environment}, stdin=subprocess.DEVNULL,
+                           capture_output=True, check=False)
+        processes: dict[str, str] = {}
+        start = 0.0
+        say("| ms | process | step |\n|---:|---|---|")
+        for line in log.read_text(errors="replace").splitlines():
+            pid, moment, what = line.split(None, 2)
+            start = start or float(moment)
+            name = processes.setdefault(pid, ("command", "monitor", "container")[min(len(processes), 2)])
+            what = re.sub(r"[0-9a-f]{64}", "ID", what).replace(str(self.place), "...").replace("|", "+")
+            if not what.startswith(("---", "<...")):
+                say(f"| {(float(moment) - start) * 1000:.1f} | {name} | `{what[:90]}` |")
+        say("")
+
     def import_table(self, words: tuple[str, ...]) -> None:
         """Print the imports of one command that a bare interpreter does not have, the dearest first."""
         command = [self.minirt.interpreter, "-X", "importtime", "-IS", self.minirt.installed, *words]
@@ -210,7 +237,7 @@ def say(text: str) -> None:
 
 def main() -> int:
     """Run the jobs that the command line names."""
-    jobs = ("run", "list", "load", "memory", "check", "imports")
+    jobs = ("run", "list", "load", "memory", "check", "imports", "timeline")
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("jobs", nargs="*", metavar="JOB", help=", ".join(jobs))
     parser.add_argument("--rounds", type=int, default=25, help="turns for the short jobs (25)")
