@@ -16,6 +16,10 @@ import sys
 def main() -> int:
     """Runs the command line of this process. Never returns: the process ends with the command's exit code."""
     gc.disable()
+    # A caller may have closed standard streams. Then the next files would get their numbers, and be taken for them.
+    while (descriptor := os.open("/dev/null", os.O_RDWR)) < 3:
+        pass
+    os.close(descriptor)
     from minirt import state
 
     directory = state.run_path()
