@@ -13,7 +13,7 @@ from minirt.errors import MinirtError
 
 # What the words after a command are: ids and names of containers, all or running, or images.
 ARGUMENTS = {
-    "containers": ("logs", "rm", "inspect", "start", "restart", "wait", "rename", "container inspect"),
+    "containers": ("logs", "rm", "inspect", "start", "restart", "wait", "rename", "diff", "container inspect"),
     "running": ("stop", "kill", "exec", "attach", "pause", "unpause", "top"),
     "images": ("run", "create", "rmi", "tag", "image inspect"),
 }

@@ -274,6 +274,15 @@ def rename(options: Options) -> int:
     return 0
 
 
+def diff(options: Options) -> int:
+    """`minirt diff`."""
+    from minirt.containers import changes
+
+    for kind, path in changes.of(record.find(options.arguments[0])):
+        formats.show(f"{kind} {path}\n")
+    return 0
+
+
 def prune(options: Options) -> int:
     """`minirt container prune`."""
     from minirt.containers import measure, remove, repair
@@ -442,6 +451,8 @@ COMMANDS = {
         ),
         _command("pause", SEVERAL, "Pause all processes within one or more containers", pause, minimum=1),
         _command("unpause", SEVERAL, "Unpause all processes within one or more containers", unpause, minimum=1),
+        _command("diff", "CONTAINER", "Inspect changes to files or directories on a container's filesystem", diff,
+                 minimum=1, maximum=1),
         _command("rename", "CONTAINER NEW_NAME", "Rename a container", rename, minimum=2, maximum=2),
         _command(
             "top",

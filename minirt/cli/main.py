@@ -36,6 +36,7 @@ MODULES = {
     "pause": "minirt.cli.containers",
     "unpause": "minirt.cli.containers",
     "rename": "minirt.cli.containers",
+    "diff": "minirt.cli.containers",
     "top": "minirt.cli.containers",
     "container prune": "minirt.cli.containers",
     "inspect": "minirt.cli.inspect",
@@ -66,7 +67,7 @@ GROUPS: dict[str, tuple[str, dict[str, str]]] = {
             **{
                 name: name
                 for name in ("run", "create", "start", "restart", "attach", "exec", "ps", "logs", "rm", "stop", "kill")
-                + ("wait", "pause", "unpause", "rename", "top")
+                + ("wait", "pause", "unpause", "rename", "diff", "top")
             },
         },
     ),
