@@ -46,6 +46,7 @@ MODULES = {
     "rmi": "minirt.cli.images",
     "tag": "minirt.cli.images",
     "image inspect": "minirt.cli.images",
+    "xray": "minirt.cli.xray",
     "version": "minirt.cli.version",
     "completion": "minirt.cli.completion",
     "doctor": "minirt.cli.doctor",
@@ -96,6 +97,7 @@ SUMMARIES: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
             ("load", "Load an image from a tar archive or STDIN"),
             ("version", "Show the version of minirt and what it stands on"),
             ("doctor", "Say what this machine offers and what is missing"),
+            ("xray", "Show which walls stand around a running container"),
         ),
     ),
     (

@@ -72,10 +72,13 @@ def there(exercise: Exercise) -> bool:
 @pytest.mark.parametrize("chapter", WITH_EXERCISES, ids=lambda each: each.slug)
 def test_the_real_command_runs_each_exercise_function(chapter: Chapter, tmp_path: Path) -> None:
     exercises = [each for each in chapter.exercises if there(each)]
-    if any("IMAGE" in (each.command or DEFAULT) for each in exercises):
+    if any({"IMAGE", "CONTAINER"} & {*(each.command or DEFAULT)} for each in exercises):
         loaded = start({}, "load", "-i", str(images.busybox(tmp_path / "busybox.tar")))
         assert loaded.returncode == 0, loaded.stderr
-    places = {"IMAGE": "busybox", "WHITEOUT-ARCHIVE": str(whiteouts(tmp_path / "whiteouts.tar"))}
+    if any("CONTAINER" in (each.command or DEFAULT) for each in exercises):
+        running = start({}, "run", "-d", "--network", "none", "--name", "walled", "busybox", "sleep", "300")
+        assert running.returncode == 0, running.stderr
+    places = {"IMAGE": "busybox", "CONTAINER": "walled", "WHITEOUT-ARCHIVE": str(whiteouts(tmp_path / "whiteouts.tar"))}
     unharmed = []
     for exercise in exercises:
         words = [places.get(word, word) for word in exercise.command or DEFAULT]

@@ -401,3 +401,20 @@ def test_diff_tells_what_the_container_changed_and_not_what_minirt_mounted(tool)
     tool("create", "--name", "made", "busybox", "true")
     assert tool("container", "diff", "made").out == ""
     assert "No such container" in tool("diff", "nobody", status=1).err
+
+
+def test_xray_shows_which_walls_stand(tool):
+    tool.up("--name", "seen", "busybox", "sleep", "60")
+    seen = json.loads(tool("xray", "--format", "json", "seen").out)
+    assert seen["inside"] == 1 and seen["command"] == "sleep 60"
+    assert {kind for kind, entry in seen["namespaces"].items() if entry["own"]} >= {"uts", "pid", "mnt", "ipc", "net"}
+    assert len(seen["capabilities"]["effective"]) == 14 and seen["seccomp"] == "filter"
+    assert {"point": "/", "type": "overlay"}.items() <= next(m for m in seen["mounts"] if m["point"] == "/").items()
+    text = tool("xray", "seen").out
+    assert " ■ uts " in text and "14 capabilities" in text
+    assert tool("xray", "--format", "svg", "seen").out.startswith("<svg ")
+    tool("run", "-d", "--name", "open", "--privileged", "--uts", "host", "busybox", "sleep", "60")
+    text = tool("xray", "open").out
+    assert " □ uts " in text and " □ system call filter: none" in text
+    tool("rm", "-f", "seen", "open")
+    assert "No such container" in tool("xray", "seen", status=1).err
