@@ -110,7 +110,7 @@ class Option:
             if not (digits.isascii() and digits.isdigit()):
                 raise ValueError(f'parsing "{text}": invalid syntax')
             value = int(text)
-        elif self.kind == "bytes":
+        elif self.kind == "bytes" and self.check is None:
             from minirt.units import parse_size
 
             try:

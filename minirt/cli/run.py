@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 WARNING = (
-    "minirt: not isolated yet (no user namespace, no device list, no limits): "
+    "minirt: not isolated yet (no user namespace): "
     "do not run images that you do not trust\n"
 )
 
@@ -31,7 +31,7 @@ def _check(module: str, function: str, *before: Any) -> Callable[[Any], Any]:
     return check
 
 
-VALUES, MOUNTS = "minirt.containers.values", "minirt.containers.mounts"
+VALUES, MOUNTS, LIMITS = "minirt.containers.values", "minirt.containers.mounts", "minirt.containers.limits"
 
 
 def pull_policy(text: str) -> str:
@@ -44,10 +44,31 @@ def pull_policy(text: str) -> str:
 
 
 OPTIONS = (
+    Option("blkio-weight", "uint16", "Block IO (relative weight), between 10 and 1000, or 0 to disable (default 0)",
+           chapter=8, check=_check(LIMITS, "weight")),
     Option("cap-add", "list", "Add Linux capabilities", chapter=10, check=_check(VALUES, "capability")),
     Option("cap-drop", "list", "Drop Linux capabilities", chapter=10, check=_check(VALUES, "capability")),
+    Option("cgroup-parent", "string", "Optional parent cgroup for the container", chapter=8),
+    Option("cgroupns", "string", "Cgroup namespace to use: host, private", chapter=8,
+           check=_check(LIMITS, "namespace")),
     Option("cidfile", "string", "Write the container ID to the file", chapter=17),
+    Option("cpu-period", "int", "Limit CPU CFS (Completely Fair Scheduler) period", chapter=8),
+    Option("cpu-quota", "int", "Limit CPU CFS (Completely Fair Scheduler) quota", chapter=8),
+    Option("cpu-shares", "int", "CPU shares (relative weight)", short="c", chapter=8),
+    Option("cpus", "decimal", "Number of CPUs", chapter=8, check=_check(LIMITS, "cpus")),
+    Option("cpuset-cpus", "string", "CPUs in which to allow execution (0-3, 0,1)", chapter=8),
+    Option("cpuset-mems", "string", "MEMs in which to allow execution (0-3, 0,1)", chapter=8),
     Option("device", "list", "Add a host device to the container", chapter=4, check=_check(VALUES, "device")),
+    Option("device-cgroup-rule", "list", "Add a rule to the cgroup allowed devices list", chapter=8,
+           check=_check(LIMITS, "rule")),
+    Option("device-read-bps", "list", "Limit read rate (bytes per second) from a device", chapter=8,
+           check=_check(LIMITS, "bytes_rate")),
+    Option("device-read-iops", "list", "Limit read rate (IO per second) from a device", chapter=8,
+           check=_check(LIMITS, "operations_rate")),
+    Option("device-write-bps", "list", "Limit write rate (bytes per second) to a device", chapter=8,
+           check=_check(LIMITS, "bytes_rate")),
+    Option("device-write-iops", "list", "Limit write rate (IO per second) to a device", chapter=8,
+           check=_check(LIMITS, "operations_rate")),
     Option("domainname", "string", "Container NIS domain name", chapter=2),
     Option("entrypoint", "string", "Overwrite the default ENTRYPOINT of the image", chapter=13),
     Option("env", "list", "Set environment variables", short="e", chapter=12, check=_check(VALUES, "variable")),
@@ -60,15 +81,22 @@ OPTIONS = (
            check=_check(VALUES, "mode", "IPC", ("private", "shareable", "none", "host"))),
     Option("label", "list", "Set meta data on a container", short="l", chapter=17),
     Option("label-file", "list", "Read in a line delimited file of labels", chapter=17),
+    Option("memory", "bytes", "Memory limit", short="m", chapter=8),
+    Option("memory-reservation", "bytes", "Memory soft limit", chapter=8),
+    Option("memory-swap", "bytes", "Swap limit equal to memory plus swap: '-1' to enable unlimited swap", chapter=8,
+           check=_check(LIMITS, "swap")),
+    Option("memory-swappiness", "int", "Tune container memory swappiness (0 to 100)", chapter=8, default=-1),
     Option("mount", "list", "Attach a filesystem mount to the container", chapter=4, check=_check(MOUNTS, "mount")),
     Option("name", "string", "Assign a name to the container", chapter=17),
     Option("net", "string", alias="network"),
     Option("network", "string", "Connect a container to a network: none, host, container:NAME", chapter=6,
            default="none", check=_check(VALUES, "network")),
+    Option("oom-kill-disable", help="Disable OOM Killer", chapter=8),
     Option("oom-score-adj", "int", "Tune host's OOM preferences (-1000 to 1000)", chapter=12, default=0,
            check=_check(VALUES, "score")),
     Option("pid", "string", "PID namespace to use: host, container:NAME", chapter=3,
            check=_check(VALUES, "mode", "PID", ("host",))),
+    Option("pids-limit", "int", "Tune container pids limit (set -1 for unlimited)", chapter=8),
     Option("privileged", help="Give extended privileges to this container", chapter=10),
     Option("pull", "string", "Pull image before running: never", chapter=14, default="never", check=pull_policy),
     Option("quiet", help="Suppress the pull output", short="q", chapter=14),
@@ -87,6 +115,9 @@ OPTIONS = (
     Option("volume", "list", "Bind mount a volume", short="v", chapter=4, check=_check(MOUNTS, "volume")),
     Option("workdir", "string", "Working directory inside the container", short="w", chapter=12),
 )  # fmt: skip
+
+# With one of these the room that knows them is loaded.
+LIMITING = frozenset(option.long for option in OPTIONS if option.chapter == 8)
 
 ONLY_RUN = (
     Option("detach", help="Run container in background and print container ID", short="d", chapter=17),
@@ -107,6 +138,12 @@ def asked(options: Options) -> dict[str, Any]:
     result = dict(options)
     if "entrypoint" not in options.given:
         result["entrypoint"] = None
+    if not options.given.isdisjoint(LIMITING):
+        from minirt.containers import limits
+
+        result["limits"], warnings = limits.read(options)
+        for sentence in warnings:
+            os.write(2, f"WARNING: {sentence}\n".encode())
     return result
 
 

@@ -200,6 +200,7 @@ def compose(asked: Mapping[str, Any], arguments: Sequence[str], image: Image) ->
             "Mounts": bound,
             "Tmpfs": dict(asked["tmpfs"]),
             "ContainerIDFile": asked["cidfile"],
+            **asked.get("limits", {}),
         },
     }
 

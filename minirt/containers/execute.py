@@ -65,7 +65,7 @@ def execute(
     target = stop.open_process(container)
     if target < 0:
         raise ConflictError(f"container {container.id} is not running")
-    group = tree.group(f"{tree.PARENT}/{container.id}")
+    group = tree.group(container.group_name)
     group.open()
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     pipes = [os.pipe() for _ in range(3)] if not (tty or asked["detach"]) else []

@@ -16,6 +16,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+# What "HostConfig" says where no limit was asked for; what was asked for stands in the configuration.
+NO_LIMITS: dict[str, Any] = {
+    "CgroupParent": "", "CgroupnsMode": "private", "Memory": 0, "MemoryReservation": 0, "MemorySwap": 0,
+    "MemorySwappiness": None, "OomKillDisable": None, "NanoCpus": 0, "CpuShares": 0, "CpuPeriod": 0, "CpuQuota": 0,
+    "CpusetCpus": "", "CpusetMems": "", "PidsLimit": None, "BlkioWeight": 0, "BlkioDeviceReadBps": [],
+    "BlkioDeviceWriteBps": [], "BlkioDeviceReadIOps": [], "BlkioDeviceWriteIOps": [], "DeviceCgroupRules": None,
+}
+
 
 def inspect(container: record.Container, sized: bool = False) -> dict[str, Any]:
     """The description of a container. `sized`: with `SizeRw` and `SizeRootFs`, which takes a walk over its files."""
@@ -33,7 +41,7 @@ def inspect(container: record.Container, sized: bool = False) -> dict[str, Any]:
             "Running": now.alive,
             "Paused": now.status == "paused",
             "Restarting": False,
-            "OOMKilled": False,
+            "OOMKilled": now.out_of_memory,
             "Dead": now.status == "dead",
             "Pid": now.pid,
             "ExitCode": now.code,
@@ -98,12 +106,9 @@ def host_config(host: dict[str, Any]) -> dict[str, Any]:
         "PortBindings": {},
         "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
         "Runtime": "minirt",
-        "CgroupParent": "",
         "Cgroup": "",
-        "Memory": 0,
-        "NanoCpus": 0,
-        "CpuShares": 0,
-        "PidsLimit": None,
+        **NO_LIMITS,
+        **{name: host[name] for name in NO_LIMITS if name in host},
         "CapAdd": host["CapAdd"] or None,
         "CapDrop": host["CapDrop"] or None,
         "SecurityOpt": host["SecurityOpt"] or None,

@@ -37,10 +37,13 @@ IN, OUT = 1, 4  # POLLIN, POLLOUT of <poll.h>
 
 
 def load_walls() -> None:
-    """Imports what a container's walls are built with, while the command still puts its configuration together."""
-    from minirt.cgroups import tree  # noqa: F401
+    """Imports what a container's walls are built with, while the command still puts its configuration together, and has
+    the kernel check the usual device list."""
+    from minirt.cgroups import tree
     from minirt.containers import specify  # noqa: F401
     from minirt.process import launch  # noqa: F401
+
+    tree.devices.load_ahead()
 
 
 def live(id: str, lock: state.Lock | None, hear: int, speak: int) -> int:
@@ -130,9 +133,11 @@ class Monitor:
         from minirt.process import launch
 
         first = self.peers[0]
-        self.group = tree.group(f"{tree.PARENT}/{self.container.id}")
-        self.group.create()
         spec = specify.specification(self.container)
+        self.group = tree.group(self.container.group_name)
+        self.group.create(spec["linux"]["resources"])
+        if not (self.group.guarded or self.host["Privileged"]):
+            tree.devices.do_without(spec)
         stdio, sources = self.make_pipes()
         self.handle = launch.prepare(spec, stdio, self.group)
         for descriptor in set(stdio):
@@ -279,7 +284,7 @@ class Monitor:
                 remove.erase(self.container, self.lock)
             else:
                 self.write_outcome("exited" if self.was_run() else "created", code, sentence)
-                remove.remove_group(self.container.id)
+                remove.remove_group(self.container)
         except OSError:
             pass  # a full disk is the likely reason for both; the next command repairs
         finally:
@@ -517,7 +522,7 @@ class Monitor:
             remove.vanish(self.container)
         else:
             try:
-                self.write_outcome("exited", code, "")
+                self.write_outcome("exited", code, "", bool(self.group.oom_kills()))
             except OSError:
                 pass  # a full disk: the client is told all the same, and the next command repairs the record
         self.drain(enough=0)
@@ -528,7 +533,7 @@ class Monitor:
         if self.removes:
             remove.clean(self.container)
         else:
-            remove.remove_group(self.container.id)
+            remove.remove_group(self.container)
             os.unlink(f"{self.container.run_directory}/socket")
 
     def drain(self, enough: int) -> None:
@@ -556,7 +561,7 @@ class Monitor:
                     self.on_message(peer)
 
     @trace.narrated(CHAPTER, "write down how it ended: {status}, {code}", "outcome.json")
-    def write_outcome(self, status: str, code: int, error: str) -> None:
+    def write_outcome(self, status: str, code: int, error: str, out_of_memory: bool = False) -> None:
         """Records how this run ended, synced, and that nothing runs any more."""
         end = {
             "status": status,
@@ -565,6 +570,8 @@ class Monitor:
             "code": code,
             "error": error,
         }
+        if out_of_memory:
+            end["oom"] = True
         state.write_json(f"{self.container.directory}/outcome.json", end)
         if not os.path.exists(f"{self.container.directory}/config.json"):
             self.container.save()

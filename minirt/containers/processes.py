@@ -23,7 +23,7 @@ def table(container: record.Container, words: Sequence[str]) -> str:
     """
     if not record.derive(container).alive:
         raise stop.not_running(container, "list the processes of")
-    pids = tree.group(f"{tree.PARENT}/{container.id}").processes()
+    pids = tree.group(container.group_name).processes()
     try:
         result = subprocess.run(["ps", *(words or ["-ef"])], capture_output=True, text=True, check=False)
     except FileNotFoundError:

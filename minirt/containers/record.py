@@ -55,6 +55,12 @@ class Container:
         """The file with what the container printed."""
         return f"{self.directory}/log"
 
+    @property
+    def group_name(self) -> str:
+        """The name of its control group (see `cgroups.tree`): below the parent that was asked for, or below ours."""
+        parent = self.config.get("HostConfig", {}).get("CgroupParent", "").strip("/")
+        return f"{parent or 'minirt'}/{self.id}"
+
     def save(self, sync: bool = True) -> None:
         """Writes the configuration; with `sync` it is on the disk when this returns."""
         state.write_json(f"{self.directory}/config.json", self.config, sync=sync)
@@ -73,13 +79,14 @@ class State:
 
     `status`: one of Docker's words (created, running, paused, exited, dead). `lost`: dead because its monitor was
     killed. `pid`: its first process as the host numbers it, 0 when there is none. `code`, `error`, `started`,
-    `finished`: of the last run.
+    `finished`: of the last run. `out_of_memory`: the kernel has killed a process of it for want of memory.
     """
 
-    __slots__ = ("code", "error", "finished", "lost", "pid", "started", "status")
+    __slots__ = ("code", "error", "finished", "lost", "out_of_memory", "pid", "started", "status")
 
     def __init__(self, status: str) -> None:
         self.status, self.lost, self.pid, self.code, self.error = status, False, 0, 0, ""
+        self.out_of_memory = False
         self.started = self.finished = NEVER
 
     @property
@@ -121,6 +128,7 @@ def _derive(container: Container, locked: Callable[[], bool]) -> State:
     if outcome is not None and outcome.get("started", "") == started:
         now = State(outcome.get("status", "exited"))
         now.code, now.error = outcome["code"], outcome.get("error", "")
+        now.out_of_memory = outcome.get("oom", False)
         now.started, now.finished = started or NEVER, outcome["finished"]
         return now
     if started and not locked():

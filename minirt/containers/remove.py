@@ -39,7 +39,7 @@ def clean(container: record.Container) -> None:
     """Removes what `vanish` left: cgroup, pin, files, run directory. Each step finds out by itself whether it was
     done.
     """
-    remove_group(container.id)
+    remove_group(container)
     for chain in container.config.get("Layers", ())[-1:]:
         state.unpin(f"{state.root()}/layers/{chain}", container.id)
     if not container.config:
@@ -80,13 +80,13 @@ def erase(container: record.Container, lock: state.Lock) -> None:
     lock.release()
 
 
-def remove_group(id: str) -> None:
+def remove_group(container: record.Container) -> None:
     """Kills whatever is left in the container's cgroup and removes it."""
     try:
-        group = tree.group(f"{tree.PARENT}/{id}")
+        group = tree.group(container.group_name)
     except MinirtError:
         return
-    if os.path.isdir(group.path):
+    if group.exists():
         group.kill()
         group.remove()
 

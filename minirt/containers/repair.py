@@ -59,7 +59,7 @@ def repair(container: record.Container, removing: bool = False) -> None:
     now = record.derive_unlocked(container)
     if not now.lost:
         return
-    remove.remove_group(container.id)
+    remove.remove_group(container)
     end = {
         "status": "exited",
         "started": container.config.get("Started", ""),

@@ -10,6 +10,7 @@ show them.
 from __future__ import annotations
 
 from minirt import capabilities, state
+from minirt.cgroups import devices
 from minirt.containers import record
 from minirt.errors import ConflictError
 from minirt.process import spec as specs
@@ -64,9 +65,15 @@ def specification(container: record.Container) -> dict[str, Any]:
             "maskedPaths": list(specs.MASKED_PATHS),
             "readonlyPaths": list(specs.READONLY_PATHS),
             "seccomp": seccomp(host),
-            "cgroupsPath": f"minirt/{container.id}",
+            "cgroupsPath": f"/{container.group_name}",
+            "resources": {"devices": list(devices.DEFAULT)},
         },
     }
+    if "limited" in host:
+        from minirt.containers import limits
+
+        spec["linux"]["resources"].update(limits.resources(host))
+        spec["linux"]["resources"]["devices"] += limits.rules(host)
     if host["UTSMode"] == "host":
         spec["hostname"] = spec["domainname"] = ""
     if host["Ulimits"] or host["Devices"]:
@@ -74,6 +81,9 @@ def specification(container: record.Container) -> dict[str, Any]:
 
         spec["process"]["rlimits"] = values.rlimits(host["Ulimits"])
         spec["linux"]["devices"] = [values.device_node(each) for each in host["Devices"]]
+        spec["linux"]["resources"]["devices"] += [
+            devices.allowed(node["type"], node["major"], node["minor"], each["CgroupPermissions"])
+            for node, each in zip(spec["linux"]["devices"], host["Devices"], strict=True)]
     if host["Privileged"]:
         from minirt.containers import privileged
 
@@ -123,6 +133,8 @@ def environment(config: dict[str, Any]) -> list[str]:
 def namespaces(host: dict[str, Any]) -> list[dict[str, str]]:
     """Each namespace of its own, shared with the machine (left out), or joined (by a path below /proc)."""
     result = [{"type": "mount"}]
+    if host.get("CgroupnsMode") != "host":
+        result.append({"type": "cgroup"})
     for kind, field, file in NAMESPACES:
         mode = host[field]
         if mode == "host":

@@ -134,6 +134,6 @@ def pause(container: record.Container, frozen: bool) -> None:
         raise not_running(container, doing)
     if frozen == (now.status == "paused"):
         raise ConflictError(f"Container {container.id} is {'already' if frozen else 'not'} paused")
-    tree.group(f"{tree.PARENT}/{container.id}").freeze(frozen)
+    tree.group(container.group_name).freeze(frozen)
     running["paused"] = frozen
     state.write_json(f"{container.run_directory}/running.json", running, sync=False)

@@ -16,12 +16,13 @@ import os
 
 from minirt import overlay
 from minirt.kernel import mount, paths, process, syscalls
-from minirt.namespaces import ipc, mnt, net, pid, uts
+from minirt.namespaces import cgroup, ipc, mnt, net, pid, uts
 from minirt.process import enter, handle, program
 from minirt.process.handle import PROGRAM, REPORT, Handle
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
     from minirt.cgroups.tree import Group
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 CHAPTER = 12
 
 # The rooms that a process enters, in this order; the mount namespace last: what the others need of /proc is gone then.
-ROOMS = (("uts", uts), ("ipc", ipc), ("network", net), ("mount", mnt))
+ROOMS = (("uts", uts), ("ipc", ipc), ("network", net), ("cgroup", cgroup), ("mount", mnt))
 
 
 def prepare(spec: dict[str, Any], stdio: tuple[int, int, int] = (0, 1, 2), group: Group | None = None) -> Handle:
@@ -84,7 +85,7 @@ def _child(spec: dict[str, Any], new: set[str], group: Group | None) -> int:
         uts.configure(spec["hostname"], spec.get("domainname", ""))
     if "network" in new:
         net.configure()
-    root = build_root(spec, sources)
+    root = build_root(spec, sources, group.hierarchies() if group else ())
     slave = -1
     if wanted.get("terminal"):
         from minirt.process import terminal
@@ -123,10 +124,11 @@ def enter_existing(path: str) -> None:
     os.close(descriptor)
 
 
-def build_root(spec: dict[str, Any], sources: list[int]) -> int:
+def build_root(spec: dict[str, Any], sources: list[int], hierarchies: Sequence[str] = ()) -> int:
     """Put the container's root together, overlay or directory, with all mounts and devices; a descriptor of it.
 
-    `sources` are the clones for bind mounts, one for each entry of "mounts", -1 for the others.
+    `sources` are the clones for bind mounts, one for each entry of "mounts", -1 for the others; `hierarchies` are the
+    trees of control groups that a mount of type "cgroup" shows.
     """
     layers = spec["root"].get("overlay")
     if layers:
@@ -138,6 +140,10 @@ def build_root(spec: dict[str, Any], sources: list[int]) -> int:
         mount.move_mount(root, place)
         os.close(place)
     for entry, source in zip(spec["mounts"], sources, strict=True):
+        if entry["type"] == "cgroup":
+            if hierarchies:
+                cgroup.configure(root, entry["destination"], entry["options"], hierarchies)
+            continue
         mnt.attach(source if source >= 0 else make(entry), root, entry["destination"])
         if entry["destination"] == "/dev":
             mnt.make_devices(root, spec["linux"].get("devices", ()))
@@ -171,5 +177,6 @@ def finish_root(spec: dict[str, Any], root: int) -> None:
         mnt.mask(root, path)
     for path in spec["linux"].get("readonlyPaths", ()):
         mnt.make_read_only(root, path)
-    if spec["root"].get("readonly"):
-        mount.mount_setattr(paths.open_in_root(root, "/", os.O_PATH), *mount.attribute_bits(("ro",)))
+    attributes = [word for word, field in (("ro", "readonly"), ("nodev", "nodev")) if spec["root"].get(field)]
+    if attributes:
+        mount.mount_setattr(paths.open_in_root(root, "/", os.O_PATH), *mount.attribute_bits(attributes))

@@ -6,10 +6,12 @@ A plain dict. Where the specification has no word, ours is noted:
               user: {"name": "USER[:GROUP]", "groups": [NAMES OR IDS]}: ours, looked up in the container's own
               /etc/passwd and /etc/group once it is the root; init: True puts an init in front (chapter 03);
               capabilities: as in the specification; with "bounding" alone root may use all of it, others nothing
-    root      path, readonly; overlay: ours: {"layers", "lower", "upper", "work"} (chapter 09), mounted at `path`
+    root      path, readonly; nodev: ours, device nodes in it are useless; overlay: ours: {"layers", "lower", "upper",
+              "work"} (chapter 09), mounted at `path`
     hostname, domainname, mounts
     linux     namespaces ([{"type", "path"?}]; a type that is not named is shared with the machine), devices,
-              maskedPaths, readonlyPaths; seccomp: ours: {"profile": "builtin", or a profile in Docker's form}
+              maskedPaths, readonlyPaths; resources: limits, for whoever makes the control group (chapter 08);
+              seccomp: ours: {"profile": "builtin", or a profile in Docker's form}
 
 The tables are Docker's defaults.
 """
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 
     Spec = dict[str, Any]
 
-NAMESPACES = ("pid", "uts", "mount", "ipc", "network")
+NAMESPACES = ("pid", "uts", "mount", "ipc", "network", "cgroup")
 
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -36,6 +38,8 @@ MOUNTS: tuple[dict[str, Any], ...] = (
     {"destination": "/dev/pts", "type": "devpts", "source": "devpts",
      "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]},
     {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "noexec", "nodev", "ro"]},
+    {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
+     "options": ["nosuid", "noexec", "nodev", "relatime", "ro"]},
     {"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue", "options": ["nosuid", "noexec", "nodev"]},
     {"destination": "/dev/shm", "type": "tmpfs", "source": "shm",
      "options": ["nosuid", "noexec", "nodev", "mode=1777", "size=67108864"]},

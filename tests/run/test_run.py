@@ -380,7 +380,7 @@ def test_flags_end_at_the_image(tool):
 
 
 def test_refused_flags_say_their_chapter(tool):
-    assert "--memory arrives with chapter 08, cgroups" in tool("run", "--memory", "1g", "busybox", status=125).err
+    assert "--restart arrives with chapter 17" in tool("run", "--restart", "always", "busybox", status=125).err
     assert "-p arrives with chapter 15" in tool("run", "-p", "80:80", "busybox", status=125).err
     assert "chapter 14" in tool("run", "--pull", "always", "busybox", status=125).err
 
@@ -474,3 +474,27 @@ def test_system_calls_are_filtered(tool, tmp_path):
     assert "Operation not permitted" in tool("exec", "box", "mkdir", "/x", status=1).err
     profile.write_text("{")
     assert "seccomp profile" in tool("run", "--security-opt", f"seccomp={profile}", "busybox", status=125).err
+
+
+@pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2)])
+def test_closed_standard_streams(tool, closed):
+    def close() -> None:
+        for descriptor in closed:
+            os.close(descriptor)
+
+    process = tool.start("run", "--rm", "-i", "busybox", "sh", "-c", "cat; echo out; echo err >&2; exit 4",
+                         preexec_fn=close)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 4
+    assert out == (b"" if 1 in closed else b"out\n")
+    assert err.endswith(b"" if 2 in closed else b"err\n")
+
+
+def test_a_run_sweeps_up_what_another_left(tool, eventually):
+    id = "ab" * 32
+    (Path(tool.root) / "containers" / id / "upper").mkdir(parents=True)
+    (Path(tool.root) / "trash").mkdir(exist_ok=True)
+    (Path(tool.root) / "trash" / ("cd" * 32)).mkdir()
+    (tool.run_root() / "containers" / ("ef" * 32)).mkdir(parents=True)
+    tool("run", "--rm", "busybox", "true")
+    eventually(lambda: tool.left() == [])
