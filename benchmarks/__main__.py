@@ -1,8 +1,8 @@
 """`python -m benchmarks [JOB...]`: minirt beside the tools that do the same, as Markdown on standard output.
 
-Jobs: run, list, load, memory, check, imports, timeline; all of them by default. Needs root; the tools that are missing are left
-out. Nothing is asserted and nothing stays behind: every store lies in one directory below TMPDIR (which must be on a
-file system that can carry an overlay), removed at the end.
+Jobs: run, list, load, memory, check, imports, timeline; all of them by default. Needs root; the tools that are missing
+are left out. Nothing is asserted and nothing stays behind: every store lies in one directory below TMPDIR (which must
+be on a file system that can carry an overlay), removed at the end.
 """
 
 from __future__ import annotations
