@@ -58,16 +58,9 @@ TOOLS = (
     (0, "ps", "procps", "lists processes"), (1, "strace", "strace", "shows system calls"),
     (2, "unshare", "util-linux", "makes namespaces from the shell"), (4, "findmnt", "util-linux", "lists mounts"),
     (5, "ipcs", "util-linux", "lists System V objects"), (6, "ip", "iproute2", "shows and makes interfaces"),
-    (7, "newuidmap", "uidmap", "maps the ids of ordinary users"), (9, "getfattr", "attr", "reads overlay's marks"),
+    (9, "getfattr", "attr", "reads overlay's marks"),
     (10, "capsh", "libcap2-bin", "shows capabilities"), (15, "nft", "nftables", "shows and makes rules"),
 )
-
-# What Docker leaves a container with; without one of these in our own hands, we cannot give it.
-CAPABILITIES = {
-    "CHOWN": 0, "DAC_OVERRIDE": 1, "FOWNER": 3, "FSETID": 4, "KILL": 5, "SETGID": 6, "SETUID": 7, "SETPCAP": 8,
-    "NET_BIND_SERVICE": 10, "NET_ADMIN": 12, "NET_RAW": 13, "SYS_CHROOT": 18, "SYS_PTRACE": 19, "SYS_ADMIN": 21,
-    "SYS_RESOURCE": 24, "MKNOD": 27, "AUDIT_WRITE": 29, "SETFCAP": 31,
-}
 
 # File systems of another system (a Windows drive in WSL2, a share of a VM): no device nodes or owners to rely on
 FOREIGN = {"9p", "drvfs", "virtiofs", "fuse.sshfs", "vboxsf", "fuse.vmhgfs-fuse", "nfs", "nfs4", "cifs", "smb3", "vfat",
@@ -211,7 +204,7 @@ def _try_overlay(store: str, options: str) -> tuple[bool, str]:
 
 def _cgroups() -> Iterator[Finding]:
     version, controllers, where = cgroup_layout()
-    yield Finding(8, "cgroups", version != "none", f"{version} at {where}" if where else version,
+    yield Finding(8, "control groups", version != "none", f"{version} at {where}" if where else version,
                   "sudo mount -t cgroup2 cgroup2 /sys/fs/cgroup", needed=True)
     yield Finding(8, "cgroup v2 alone", version == "v2", version,
                   "add systemd.unified_cgroup_hierarchy=1 to the kernel's command line (GRUB_CMDLINE_LINUX in "
@@ -259,11 +252,7 @@ def _users() -> Iterator[Finding]:
 
 
 def _power() -> Iterator[Finding]:
-    """What this process may do, and what it could forbid."""
-    missing = [name for name, number in CAPABILITIES.items() if not _bounded(number)]
-    yield Finding(10, "capabilities to give away", not missing, f"missing: {', '.join(missing)}" if missing
-                  else "all that a container gets, and those that making one takes",
-                  _container_advice() or "nothing to mend: a container is refused only what needs them")
+    """What can be forbidden here, and whether something is forbidden to us."""
     actions = _read("/proc/sys/kernel/seccomp/actions_avail").split()
     yield Finding(11, "seccomp filters", "errno" in actions, " ".join(actions) or "no /proc/sys/kernel/seccomp",
                   "a kernel with CONFIG_SECCOMP_FILTER")

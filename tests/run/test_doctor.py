@@ -28,7 +28,7 @@ def test_every_namespace_is_reported_with_its_chapter(findings: list[doctor.Find
 
 def test_overlay_cgroups_seccomp_and_capabilities_are_reported(findings: list[doctor.Finding]) -> None:
     named = " ".join(finding.what for finding in findings)
-    for word in ("OverlayFS", "cgroups", "cgroup controller memory", "seccomp", "capabilities", "the tool nft"):
+    for word in ("OverlayFS", "control groups", "cgroup controller memory", "seccomp", "capabilities", "the tool nft"):
         assert word in named
 
 
