@@ -185,11 +185,10 @@ def rm(options: Options) -> int:
         now = record.derive(container)
         if now.alive:
             if not options["force"]:
-                doing = "paused: unpause and then stop" if now.status == "paused" else "running: stop"
-                raise ConflictError(
-                    f'cannot remove container "{container.name}": container is {doing} the container before removing '
-                    "or force remove"
-                )
+                what = "running: stop the container before removing or force remove"
+                if now.status == "paused":
+                    what = "paused and must be unpaused first"
+                raise ConflictError(f'cannot remove container "/{container.name}": container is {what}')
             pidfd = stop.open_process(container)
             if pidfd >= 0:
                 if now.status == "paused":

@@ -38,8 +38,9 @@ def make(asked: Mapping[str, Any], arguments: Sequence[str], id: str = "") -> re
     left behind.
     """
     contradict(asked)
-    if asked["name"]:
-        record.check_name(asked["name"])
+    name = asked["name"].removeprefix("/")
+    if name:
+        record.check_name(name)
     container = record.Container(id or state.new_id(), {})
     lock = None
     if not id:
@@ -53,7 +54,7 @@ def make(asked: Mapping[str, Any], arguments: Sequence[str], id: str = "") -> re
         config = compose(asked, arguments, lookup.find(arguments[0]))
         container.config = {**config, "Id": container.id, "Created": state.now()}
         host_name(container)
-        take_name(container, asked["name"])
+        take_name(container, name)
         pin(container)
         if lock:
             container.save()

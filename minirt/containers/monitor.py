@@ -535,6 +535,9 @@ class Monitor:
         else:
             remove.remove_group(self.container)
             os.unlink(f"{self.container.run_directory}/socket")
+        from minirt.containers import repair
+
+        repair.sweep()  # what others left half done: nobody waits for this process any more
 
     def drain(self, enough: int) -> None:
         """Waits until no more than `enough` bytes wait for any outlet. A client that is gone is not waited for."""

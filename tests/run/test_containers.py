@@ -168,7 +168,7 @@ def test_rm(tool, eventually):
     tool.up("--name", "box", "busybox", "sleep", "60")
     pid = tool.pid("box")
     refused = tool("rm", "box", status=1).err
-    assert 'cannot remove container "box": container is running' in refused
+    assert 'cannot remove container "/box": container is running: stop' in refused
     assert tool("rm", "-f", "box").out == "box\n"
     assert not Path(f"/proc/{pid}").exists() or Path(f"/proc/{pid}/stat").read_text().split()[2] in "ZX"
     assert tool.left() == []
