@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import stat
 
 from minirt.kernel import syscalls
 
@@ -74,8 +75,8 @@ def make_directories(root: int, path: str, mode: int = 0o755, links: int = 40) -
             try:
                 after = open_in_root(root, f"{walked}/{name}", os.O_PATH | os.O_DIRECTORY)
             except FileNotFoundError:
-                if links and os.path.islink(f"/proc/self/fd/{here}/{name}"):
-                    target = os.readlink(name, dir_fd=here)
+                target = _link(name, here)  # by its directory: /proc may be the container's by now
+                if links and target:
                     rest = "/".join(names[position + 1:])
                     return make_directories(root, f"{'' if target[0] == '/' else walked}/{target}/{rest}", mode,
                                             links - 1)
@@ -89,6 +90,14 @@ def make_directories(root: int, path: str, mode: int = 0o755, links: int = 40) -
         here = after
         walked += "/" + name
     return here
+
+
+def _link(name: str, directory: int) -> str:
+    """What the symlink `name` in `directory` (a descriptor) says, "" when it is none."""
+    try:
+        return os.readlink(name, dir_fd=directory)
+    except OSError:
+        return ""
 
 
 def make_mount_point(root: int, path: str, directory: bool) -> int:
@@ -108,7 +117,7 @@ def make_mount_point(root: int, path: str, directory: bool) -> int:
     finally:
         os.close(above)
     target = open_in_root(root, path, os.O_PATH)
-    if os.path.isdir(f"/proc/self/fd/{target}"):
+    if stat.S_ISDIR(os.fstat(target).st_mode):
         os.close(target)
         raise IsADirectoryError(21, os.strerror(21), path)
     return target

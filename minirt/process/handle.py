@@ -85,8 +85,11 @@ class Handle:
     def _read(self) -> bool:
         """Take in what the child reports; False at the end of the pipe. Raises what the child reports as failed."""
         data = os.read(self._report, 1 << 16)
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        for line in lines:
+        self._rest += data
+        # Behind the lines come the numbers that the last program writes. A byte of a pid may look like the end of a
+        # line, but no pid like the beginning of one: it has 22 bits, so its third byte is below any letter.
+        while b"\n" in self._rest and self._rest[:2] == b'{"' and self._rest[2:3].isalpha():
+            line, _, self._rest = self._rest.partition(b"\n")
             event = state.loads(line)
             if "step" in event:
                 trace.step(*event["step"])

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 
-from minirt import overlay
+from minirt import overlay, state
 from minirt.kernel import mount, paths, process, syscalls
 from minirt.namespaces import cgroup, ipc, mnt, net, pid, uts
 from minirt.process import enter, handle, program
@@ -41,12 +41,26 @@ def prepare(spec: dict[str, Any], stdio: tuple[int, int, int] = (0, 1, 2), group
     for the walls. Raises OSError when the process cannot be born.
     """
     new = {entry["type"] for entry in spec["linux"]["namespaces"] if "path" not in entry}
+    joined = [entry["path"] for entry in spec["linux"]["namespaces"] if entry["type"] == "pid" and "path" in entry]
     cgroup = group.descriptor if group else -1
+
+    def birth() -> tuple[int, int]:
+        if joined:
+            return pid.birth_in(joined[0], cgroup)
+        return pid.birth(cgroup) if "pid" in new else process.clone3(0, cgroup)
+
     load_what_it_needs(spec)
+    namespace = -1
+    if spec["linux"].get("uidMappings"):
+        from minirt.namespaces import user
+
+        namespace = user.make(*(user.from_specification(spec["linux"].get(f"{kind}Mappings") or ())
+                                for kind in ("uid", "gid")))
     born = handle.begin(
         spec["process"], stdio, program.sealed(program.LAST),
-        birth=lambda: pid.birth(cgroup) if "pid" in new else process.clone3(0, cgroup),
-        child=lambda: _child(spec, new, group))
+        birth=birth, child=lambda: _child(spec, new, group), extra=namespace)
+    if namespace >= 0:
+        os.close(namespace)
     born.filter = enter.filter_for(spec)  # made here while the child builds its walls
     return born
 
@@ -60,6 +74,14 @@ def load_what_it_needs(spec: dict[str, Any]) -> None:
         from minirt.process import init  # noqa: F401
     if spec["process"].get("rlimits"):
         import resource  # noqa: F401
+    if is_mapped(spec):
+        from minirt.namespaces import user  # noqa: F401
+
+
+def is_mapped(spec: dict[str, Any]) -> bool:
+    """Whether the container's root is somebody else on the machine: in a user namespace of its own, or in the one that
+    an ordinary user's whole monitor is in (chapter 07)."""
+    return bool(spec["linux"].get("uidMappings")) or state.ordinary()
 
 
 def _child(spec: dict[str, Any], new: set[str], group: Group | None) -> int:
@@ -70,14 +92,21 @@ def _child(spec: dict[str, Any], new: set[str], group: Group | None) -> int:
         group.join()
     os.setsid()
     wanted = spec["process"]
+    mapped = is_mapped(spec)
     if wanted.get("oomScoreAdj") is not None:
-        with open("/proc/self/oom_score_adj", "w") as file:
-            file.write(str(wanted["oomScoreAdj"]))
+        try:
+            with open("/proc/self/oom_score_adj", "w") as file:
+                file.write(str(wanted["oomScoreAdj"]))
+        except PermissionError:
+            if not mapped or wanted["oomScoreAdj"]:  # 0 is the default: an ordinary user's session may have more
+                raise
     sources = [mnt.bind(entry["source"], entry.get("options", ())) if entry["type"] == "bind" else -1
                for entry in spec["mounts"]]
     for entry in spec["linux"]["namespaces"]:
-        if "path" in entry:
+        if "path" in entry and entry["type"] != "pid":  # a process is in a pid namespace from birth, or never
             enter_existing(entry["path"])
+    if spec["linux"].get("uidMappings"):
+        spec = become_mapped(spec, sources, handle.EXTRA + bool(wanted.get("terminal")))
     for name, room in ROOMS:
         if name in new:
             room.enter()
@@ -85,7 +114,7 @@ def _child(spec: dict[str, Any], new: set[str], group: Group | None) -> int:
         uts.configure(spec["hostname"], spec.get("domainname", ""))
     if "network" in new:
         net.configure()
-    root = build_root(spec, sources, group.hierarchies() if group else ())
+    root = build_root(spec, sources, group.hierarchies() if group else (), mapped)
     slave = -1
     if wanted.get("terminal"):
         from minirt.process import terminal
@@ -124,15 +153,45 @@ def enter_existing(path: str) -> None:
     os.close(descriptor)
 
 
-def build_root(spec: dict[str, Any], sources: list[int], hierarchies: Sequence[str] = ()) -> int:
+def become_mapped(spec: dict[str, Any], sources: list[int], namespace: int) -> dict[str, Any]:
+    """Do what takes the machine's root, then become that of the user namespace behind the descriptor `namespace`, to
+    which every namespace made from here on will belong.
+
+    It takes root to mount the overlay, over layers that are id-mapped, and a /proc, since the pid namespace was made
+    outside. Both come along into the container's mount namespace; the /proc waits in `sources`. Returns the
+    specification with the overlay's place for a root.
+    """
+    from minirt.namespaces import user
+
+    mnt.enter()
+    layers = spec["root"].get("overlay")
+    if layers:
+        tree = mount.clone(layers["layers"])
+        user.id_map(tree, namespace)
+        place = os.open(layers["layers"], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        mount.move_mount(tree, place)
+        os.close(place)
+        os.close(tree)
+        overlay.mount(layers["lower"], layers["upper"], layers["work"], spec["root"]["path"], layers["layers"])
+    for number, entry in enumerate(spec["mounts"]):
+        if entry["type"] == "proc":
+            sources[number] = mnt.make(entry)
+    user.configure(namespace)
+    os.close(namespace)
+    process.die_with_parent()  # the change of user has taken it back
+    return {**spec, "root": {key: value for key, value in spec["root"].items() if key != "overlay"}}
+
+
+def build_root(spec: dict[str, Any], sources: list[int], hierarchies: Sequence[str] = (), mapped: bool = False) -> int:
     """Put the container's root together, overlay or directory, with all mounts and devices; a descriptor of it.
 
     `sources` are the clones for bind mounts, one for each entry of "mounts", -1 for the others; `hierarchies` are the
-    trees of control groups that a mount of type "cgroup" shows.
+    trees of control groups that a mount of type "cgroup" shows. `mapped`: this is not the machine's root.
     """
     layers = spec["root"].get("overlay")
     if layers:
-        overlay.mount(layers["lower"], layers["upper"], layers["work"], spec["root"]["path"], layers["layers"])
+        overlay.mount(layers["lower"], layers["upper"], layers["work"], spec["root"]["path"], layers["layers"],
+                      overlay.USER_WORDS if mapped else "")
         root = os.open(spec["root"]["path"], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     else:  # pivot_root wants a mount: bind the directory onto itself
         place = os.open(spec["root"]["path"], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -144,13 +203,17 @@ def build_root(spec: dict[str, Any], sources: list[int], hierarchies: Sequence[s
             if hierarchies:
                 cgroup.configure(root, entry["destination"], entry["options"], hierarchies)
             continue
-        mnt.attach(source if source >= 0 else make(entry), root, entry["destination"])
-        if entry["destination"] == "/dev":
+        mnt.attach(source if source >= 0 else make(entry, mapped), root, entry["destination"])
+        if entry["destination"] == "/dev" and mapped:
+            from minirt.namespaces import user
+
+            user.bind_devices(root, spec["linux"].get("devices", ()))
+        elif entry["destination"] == "/dev":
             mnt.make_devices(root, spec["linux"].get("devices", ()))
     return root
 
 
-def make(entry: dict[str, Any]) -> int:
+def make(entry: dict[str, Any], mapped: bool = False) -> int:
     """Make what one entry of "mounts" asks for: shared memory and queues by the IPC room, the rest by the mount room.
     """
     if entry["type"] == "mqueue":
@@ -158,6 +221,10 @@ def make(entry: dict[str, Any]) -> int:
     size = [word for word in entry.get("options", ()) if word.startswith("size=")]
     if entry["destination"] == "/dev/shm" and entry["type"] == "tmpfs" and size and size[0][5:].isdigit():
         return ipc.shared_memory(int(size[0][5:]))
+    if mapped:
+        from minirt.namespaces import user
+
+        return user.make_or_borrow(entry)
     return mnt.make(entry)
 
 
