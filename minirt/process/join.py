@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 
-from minirt import errors, trace
+from minirt import errors, state, trace
 from minirt.kernel import process, syscalls
 from minirt.namespaces import ipc, mnt, net, pid, uts
 from minirt.process import enter, handle, program
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 CHAPTER = 12
 
 CLONE_NEWCGROUP = 0x02000000  # <linux/sched.h>
+CLONE_NEWUSER = 0x10000000
+KINDS = (("user", CLONE_NEWUSER), ("mnt", mnt.CLONE_NEWNS), ("cgroup", CLONE_NEWCGROUP), ("uts", uts.CLONE_NEWUTS),
+         ("ipc", ipc.CLONE_NEWIPC), ("net", net.CLONE_NEWNET), ("pid", pid.CLONE_NEWPID))
 EVERY_NAMESPACE = (mnt.CLONE_NEWNS | CLONE_NEWCGROUP | uts.CLONE_NEWUTS | ipc.CLONE_NEWIPC | net.CLONE_NEWNET
                    | pid.CLONE_NEWPID)
 
@@ -41,12 +44,15 @@ class Joined(Handle):
         answers = [int.from_bytes(self._rest[at: at + 4], "little", signed=True) for at in (0, 4) if self._rest[at:]]
         if not answers:
             raise errors.MinirtError("the joining process was killed")
-        if answers[0] > 0:
+        # The two halves write on their own: the child may have failed before its parent tells its pid.
+        born = next((number for number in answers if number > 0), 0)
+        if born:
             self.wait()  # the half that only told the pid
             os.close(self.pidfd)
-            self.pid, self.pidfd = answers[0], os.pidfd_open(answers[0])
-        if answers[-1] < 0:
-            raise enter.exec_failure(-answers[-1], self._name)
+            self.pid, self.pidfd = born, os.pidfd_open(born)
+        failed = next((number for number in answers if number < 0), 0)
+        if failed:
+            raise enter.exec_failure(-failed, self._name)
 
 
 def prepare(target: int, spec: dict[str, Any], stdio: tuple[int, int, int] = (0, 1, 2),
@@ -59,21 +65,38 @@ def prepare(target: int, spec: dict[str, Any], stdio: tuple[int, int, int] = (0,
     if spec["process"].get("terminal"):
         from minirt.process import terminal  # noqa: F401
     cgroup = group.descriptor if group else -1
+    kinds = different(target)
+    if kinds & CLONE_NEWUSER:
+        from minirt.namespaces import user  # noqa: F401
     joined = handle.begin(
         spec["process"], stdio, program.sealed(program.JOIN), birth=lambda: process.clone3(0, cgroup),
-        child=lambda: _child(spec, group), kind=Joined, extra=target)
+        child=lambda: _child(spec, group, kinds), kind=Joined, extra=target)
     assert isinstance(joined, Joined)
     joined.filter = enter.filter_for(spec)
     return joined
 
 
-def _child(spec: dict[str, Any], group: Group | None) -> int:
+def different(target: int) -> int:
+    """The kinds of namespaces, as CLONE_NEW* bits, in which the process behind the pidfd `target` is not in ours."""
+    with open(f"/proc/self/fdinfo/{target}") as file:
+        pid = next(line.split()[1] for line in file if line.startswith("Pid:"))
+    kinds = 0
+    for name, bit in KINDS:
+        if os.readlink(f"/proc/{pid}/ns/{name}") != os.readlink(f"/proc/self/ns/{name}"):
+            kinds |= bit
+    return kinds
+
+
+def _child(spec: dict[str, Any], group: Group | None, kinds: int) -> int:
     """Get behind the walls, wait at the gate, become the command."""
     process.hide()
     if group is not None:
         group.join()
     target = handle.EXTRA + bool(spec["process"].get("terminal"))
-    enter_namespaces(target)
+    if kinds & CLONE_NEWUSER:
+        become_mapped(target, kinds & ~CLONE_NEWUSER)
+    else:
+        enter_namespaces(target)
     os.close(target)
     enter.lock_out_imports()
     slave = -1
@@ -100,3 +123,20 @@ def enter_namespaces(target: int) -> None:
     Source: setns(2).
     """
     syscalls.setns(target, EVERY_NAMESPACE)
+
+
+def become_mapped(target: int, kinds: int) -> None:
+    """Enter the container's user namespace, and those in `kinds`, and become its root.
+
+    Whoever is root here enters the others first, with root's right over all of them; an ordinary user has a right over
+    them only once he is in the user namespace that they belong to. Raises OSError.
+    """
+    from minirt.namespaces import user
+
+    if state.ordinary():
+        state.settle()
+        user.configure(target)
+        syscalls.setns(target, kinds)
+    else:
+        enter_namespaces(target)
+        user.configure(target)
