@@ -13,7 +13,7 @@ It reads orders, one JSON object a line, and answers each with reports, one JSON
     {"event": "failed", "test": ..., "exercise": ..., "message": ..., "file": ..., "line": ..., "manual": [...],
      "unfilled": true when a function says that it is not filled in, "details": what pytest would print}
     {"event": "error", "message": ...}                   the judge itself could not work
-    {"event": "done", "passed": ..., "seconds": ...}     the end of every order
+    {"event": "done", "passed": ..., "seconds": ..., "notes": [...]}     the end of every order; weaknesses of the cage
 
 The danger of a judge is a green that proves nothing. So:
 
@@ -63,6 +63,7 @@ def judge(order: dict[str, Any], tell: Any = report) -> None:
     begin = time.monotonic()
     limits = {"test": 2.0, "whole": 60.0} | order.get("limits", {})
     told: list[dict[str, Any]] = []
+    notes: list[str] = []
 
     def pass_on(event: dict[str, Any]) -> None:
         told.append(event)
@@ -73,13 +74,14 @@ def judge(order: dict[str, Any], tell: Any = report) -> None:
         outcome = cage.call(
             _session, order, limits, limits=cage.Limits(limits["whole"], MEMORY), on_message=pass_on
         )  # fmt: skip
+        notes = outcome.notes
         last = told[-1] if told else {}
         if not any(event["event"] in ("failed", "error", "judged") for event in told):
             _explain_silence(outcome, last, tell, told)
     except (cage.CageError, contents.ContentsError, skeleton.NoSuchPieceError, OSError) as error:
         pass_on({"event": "error", "message": str(error)})
     passed = bool(told) and told[-1]["event"] == "judged"
-    tell({"event": "done", "passed": passed, "seconds": round(time.monotonic() - begin, 3)})
+    tell({"event": "done", "passed": passed, "seconds": round(time.monotonic() - begin, 3), "notes": notes})
 
 
 def _explain_silence(outcome: cage.Outcome, last: dict[str, Any], tell: Any, told: list[dict[str, Any]]) -> None:

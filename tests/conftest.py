@@ -140,6 +140,15 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
     return True
 
 
+weaknesses: set[str] = set()  # of the cages on this machine
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Say where the cages of this machine are weaker than they should be."""
+    for line in sorted(weaknesses):
+        terminalreporter.line(f"cage: {line}")
+
+
 def caged_reports(item: pytest.Item) -> list[pytest.TestReport]:
     """Run one test in a cage and return its reports; a test that dies or hangs in there gets one that says so."""
     reports: list[pytest.TestReport] = []
@@ -165,6 +174,7 @@ def caged_reports(item: pytest.Item) -> list[pytest.TestReport]:
             state="disk" if item.get_closest_marker("on_disk") else "", root=item.config.getoption("cage_root"),
         )  # fmt: skip
         how = outcome.error or outcome.how
+        weaknesses.update(outcome.notes)
     except cage.CageError as error:
         how = str(error)
     if outcome and outcome.timed_out:
