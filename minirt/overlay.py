@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 CHAPTER = 9
 
 OPAQUE = "trusted.overlay.opaque"  # an extended attribute with the value "y"
+USER_OPAQUE = "user.overlay.opaque"  # the same in a user namespace, where nobody may touch "trusted" (USER_WORDS)
+USER_WORDS = ",userxattr"
 LONGEST = 4095                     # bytes of options: one page less the closing NUL
 
 
@@ -53,15 +55,16 @@ def _escaped(name: str) -> str:
 
 
 @trace.narrated(CHAPTER, "stack the image's layers under a writable one", "mount(overlay, {target!r})")
-def mount(lower: Sequence[str], upper: str, work: str, target: str, layers: str = "/") -> None:
+def mount(lower: Sequence[str], upper: str, work: str, target: str, layers: str = "/", more: str = "") -> None:
     """Mount an overlay at the directory `target`: `lower` (topmost first) under `upper`, with `work` beside it.
 
     Names in `lower` are relative to `layers`: go there first (`os.chdir`), since the kernel resolves them from the
-    working directory. The others are absolute. The options come from `options`, type and source are "overlay".
+    working directory. The others are absolute. The options come from `options`, type and source are "overlay"; `more`
+    is appended to the options as it is.
     Raises OSError: EINVAL when upper lies on another overlay. Sources: mount(2), overlayfs.rst.
     """
     os.chdir(layers)
-    syscalls.mount("overlay", target, "overlay", 0, options(lower, upper, work))
+    syscalls.mount("overlay", target, "overlay", 0, options(lower, upper, work) + more)
 
 
 def make_whiteout(directory: int, name: str) -> None:
@@ -86,10 +89,13 @@ def make_opaque(directory: int) -> None:
 
 def is_opaque(path: str) -> bool:
     """Whether the directory at `path`, looked at outside the overlay, is marked opaque. Source: getxattr(2)."""
-    try:
-        return os.getxattr(path, OPAQUE, follow_symlinks=False) == b"y"
-    except OSError:
-        return False
+    for attribute in (OPAQUE, USER_OPAQUE):
+        try:
+            if os.getxattr(path, attribute, follow_symlinks=False) == b"y":
+                return True
+        except OSError:
+            continue
+    return False
 
 
 def changes(upper: str, lower: Sequence[str]) -> list[tuple[str, str]]:

@@ -32,6 +32,23 @@ if TYPE_CHECKING:
 
 # -- where things lie --------------------------------------------------------------------------------------------
 
+_settled: tuple[str, str] | None = None
+
+
+def settle() -> None:
+    """Keep both directories as they are now, whoever this process becomes: in a user namespace of its own it will be
+    root, and root's directories are others (chapter 07)."""
+    global _settled
+    if _settled is None:
+        _settled = (root(), run_root())
+
+
+def ordinary() -> bool:
+    """Whether this process belongs to an ordinary user: one without root's rights on the machine, though he may be root
+    in a user namespace of his own by now."""
+    return os.geteuid() != 0 or _settled is not None
+
+
 def root() -> str:
     """The directory of all that survives a reboot, as an absolute path; made when it is missing.
 
@@ -43,6 +60,8 @@ def root() -> str:
 
 
 def _root_path() -> str:
+    if _settled is not None:
+        return _settled[0]
     path = os.environ.get("MINIRT_ROOT")
     if not path:
         if os.geteuid() == 0:
@@ -55,6 +74,12 @@ def _root_path() -> str:
 def run_root() -> str:
     """The run directory of that root, on tmpfs: named by the root's device and inode, so two spellings of it agree."""
     path = _run_path(root())
+    if path.startswith("/dev/shm/") and _settled is None:  # where anybody may make directories
+        base = os.path.dirname(path)
+        if not os.path.isdir(base):
+            os.mkdir(base, 0o700)
+        if os.lstat(base).st_uid != os.geteuid():
+            raise PermissionError(1, "it belongs to somebody else: set XDG_RUNTIME_DIR", base)
     os.makedirs(path, 0o711, exist_ok=True)
     return path
 
@@ -68,11 +93,18 @@ def run_path() -> str | None:
 
 
 def _run_path(of: str) -> str:
+    if _settled is not None:
+        return _settled[1]
     place = os.stat(of)
-    if os.geteuid() == 0:
+    user = os.geteuid()
+    if user == 0:
         base = "/run/minirt"
-    else:
-        base = (os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.geteuid()}") + "/minirt"
+    elif os.environ.get("XDG_RUNTIME_DIR"):
+        base = os.environ["XDG_RUNTIME_DIR"] + "/minirt"
+    elif os.path.isdir(f"/run/user/{user}"):
+        base = f"/run/user/{user}/minirt"
+    else:  # nobody logged in: `su`, cron, a container
+        base = f"/dev/shm/minirt-{user}"
     return f"{base}/{place.st_dev}-{place.st_ino}"
 
 

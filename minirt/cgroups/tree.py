@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 
+from minirt import state
 from minirt.cgroups import devices, v1, v2
 from minirt.errors import MinirtError
 from minirt.state import read_file
@@ -231,7 +232,7 @@ def group(name: str) -> Group:
     trees = mounts()
     if not trees:
         raise MinirtError("no control groups are mounted here: mount -t cgroup2 cgroup2 /sys/fs/cgroup")
-    if os.geteuid() and trees:
+    if state.ordinary():
         part = delegated(trees[""]) if "" in trees else ""
         trees = {"": part} if part else {}
     return Group(name.strip("/"), trees)

@@ -9,7 +9,6 @@ import os
 
 from minirt.cli import explain
 from minirt.cli.options import Command, Option, Options
-from minirt.errors import MinirtError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,6 +31,7 @@ def _check(module: str, function: str, *before: Any) -> Callable[[Any], Any]:
 
 
 VALUES, MOUNTS, LIMITS = "minirt.containers.values", "minirt.containers.mounts", "minirt.containers.limits"
+RESOLVE = "minirt.containers.resolve"
 
 
 def pull_policy(text: str) -> str:
@@ -44,6 +44,8 @@ def pull_policy(text: str) -> str:
 
 
 OPTIONS = (
+    Option("add-host", "list", "Add a custom host-to-IP mapping (host:ip)", chapter=6,
+           check=_check(RESOLVE, "extra_host")),
     Option("blkio-weight", "uint16", "Block IO (relative weight), between 10 and 1000, or 0 to disable (default 0)",
            chapter=8, check=_check(LIMITS, "weight")),
     Option("cap-add", "list", "Add Linux capabilities", chapter=10, check=_check(VALUES, "capability")),
@@ -69,6 +71,10 @@ OPTIONS = (
            check=_check(LIMITS, "bytes_rate")),
     Option("device-write-iops", "list", "Limit write rate (IO per second) to a device", chapter=8,
            check=_check(LIMITS, "operations_rate")),
+    Option("dns", "list", "Set custom DNS servers", chapter=6, check=_check(RESOLVE, "address")),
+    Option("dns-opt", "list", alias="dns-option"),
+    Option("dns-option", "list", "Set DNS options", chapter=6),
+    Option("dns-search", "list", "Set custom DNS search domains", chapter=6, check=_check(RESOLVE, "search_domain")),
     Option("domainname", "string", "Container NIS domain name", chapter=2),
     Option("entrypoint", "string", "Overwrite the default ENTRYPOINT of the image", chapter=13),
     Option("env", "list", "Set environment variables", short="e", chapter=12, check=_check(VALUES, "variable")),
@@ -86,6 +92,7 @@ OPTIONS = (
     Option("memory-swap", "bytes", "Swap limit equal to memory plus swap: '-1' to enable unlimited swap", chapter=8,
            check=_check(LIMITS, "swap")),
     Option("memory-swappiness", "int", "Tune container memory swappiness (0 to 100)", chapter=8, default=-1),
+    Option("mac-address", "string", "Container MAC address", chapter=6, check=_check(RESOLVE, "mac_address")),
     Option("mount", "list", "Attach a filesystem mount to the container", chapter=4, check=_check(MOUNTS, "mount")),
     Option("name", "string", "Assign a name to the container", chapter=17),
     Option("net", "string", alias="network"),
@@ -126,11 +133,25 @@ ONLY_RUN = (
 
 
 def warn() -> None:
-    """Says once what the container is not: until the walls of later chapters stand. Raises MinirtError for anybody but
-    root, who alone can build those that there are."""
+    """Says what the container is not: to root, until the walls of later chapters stand; to an ordinary user, once, what
+    this machine does not grant him."""
     if os.geteuid():
-        raise MinirtError("only root can start containers until chapter 07, user namespaces: put sudo before minirt")
-    os.write(2, WARNING.encode())
+        tell_ordinary_user()
+    else:
+        os.write(2, WARNING.encode())
+
+
+def tell_ordinary_user() -> None:
+    """Says once what containers of an ordinary user lack on this machine, and what to do about it."""
+    from minirt.cgroups import tree
+    from minirt.namespaces import rootless
+
+    sentences = rootless.lacking()
+    if not tree.group(tree.PARENT).version:
+        sentences.append("no control group was delegated to you, so containers have no limits, no statistics and no "
+                         "pause; with systemd: systemd-run --user --scope -p Delegate=yes minirt run ...")
+    for sentence in rootless.news(sentences):
+        os.write(2, f"minirt: {sentence}\n".encode())
 
 
 def asked(options: Options) -> dict[str, Any]:

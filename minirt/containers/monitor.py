@@ -138,6 +138,8 @@ class Monitor:
         self.group.create(spec["linux"]["resources"])
         if not (self.group.guarded or self.host["Privileged"]):
             tree.devices.do_without(spec)
+        if state.ordinary():
+            self.become_root(spec)
         stdio, sources = self.make_pipes()
         self.handle = launch.prepare(spec, stdio, self.group)
         for descriptor in set(stdio):
@@ -168,6 +170,16 @@ class Monitor:
             self.obey(first, message)
         if self.detached:
             self.drop(first)
+
+    def become_root(self, spec: dict[str, Any]) -> None:
+        """An ordinary user's monitor becomes root of a user namespace of his, in which the container is built
+        (chapter 07); after the control group was made, which is his outside. A container that joins another one's
+        namespaces shares its user namespace, to which they belong.
+        """
+        from minirt.namespaces import rootless
+
+        paths = [entry["path"] for entry in spec["linux"]["namespaces"] if "path" in entry]
+        rootless.enter(beside=int(paths[0].split("/")[2]) if paths else 0)
 
     def make_pipes(self) -> tuple[tuple[int, int, int], list[tuple[int, str, int]]]:
         """The container's three descriptors, and our ends of its output. A container with a terminal needs none."""

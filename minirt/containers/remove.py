@@ -86,13 +86,33 @@ def remove_group(container: record.Container) -> None:
         group = tree.group(container.group_name)
     except MinirtError:
         return
+    if not group.version:
+        kill_first(container)
     if group.exists():
         group.kill()
         group.remove()
 
 
+def kill_first(container: record.Container) -> None:
+    """Where no control group was delegated: kills the container's first process, with which the others of its pid
+    namespace die."""
+    from minirt.containers import stop
+
+    pidfd = stop.open_process(container)
+    if pidfd >= 0:
+        stop.send(pidfd, stop.KILL)
+        stop.wait_for(pidfd, 2)
+        os.close(pidfd)
+
+
 def empty_trash(id: str) -> None:
     """Removes the files of a container that has vanished, whatever tree a stranger may have built there."""
+    if os.geteuid():
+        if os.path.lexists(f"{state.root()}/trash/{id}"):
+            from minirt.namespaces import rootless
+
+            rootless.call(lambda: empty_trash(id))  # what a container wrote has many owners
+        return
     try:
         trash = os.open(f"{state.root()}/trash", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except FileNotFoundError:

@@ -33,7 +33,7 @@ from minirt.kernel import paths
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 CHAPTER = 13
 
@@ -53,15 +53,18 @@ _ARCHIVES_FAULT = frozenset((errno.ENAMETOOLONG, errno.EINVAL, errno.EFBIG, errn
                              errno.EOVERFLOW))
 
 
-def unpack(stream: tar.Stream, target: int, below: Sequence[int] = ()) -> int:
+def unpack(stream: tar.Stream, target: int, below: Sequence[int] = (),
+           owners: Callable[[int, int], tuple[int, int]] | None = None) -> int:
     """Unpack the layer in `stream` into the empty directory open as `target`; return the bytes of its regular files.
 
-    `below`: descriptors of the unpacked layers under it, the topmost first. Needs root. The stream is read to the end
+    `below`: descriptors of the unpacked layers under it, the topmost first. Needs root, be it of a user namespace
+    (chapter 07): then `owners` says which owner a file can have there, and device nodes, which nobody can make or use
+    there, are left out. The stream is read to the end
     of the archive, not further. Raises BadInputError for what the archive does wrong, KernelError for what the machine
     cannot do; then `target` holds a part of the layer and is to be thrown away.
     """
     before = os.umask(0)
-    unpacker = _Unpacker(target, below)
+    unpacker = _Unpacker(target, below, owners)
     entry = None
     try:
         reader = tar.Reader(stream)
@@ -107,8 +110,9 @@ class _Attributes:
 
 
 class _Unpacker:
-    def __init__(self, root: int, below: Sequence[int]) -> None:
-        self.root, self.below = root, below
+    def __init__(self, root: int, below: Sequence[int],
+                 owners: Callable[[int, int], tuple[int, int]] | None = None) -> None:
+        self.root, self.below, self.owners = root, below, owners
         self.size = 0
         self._open: dict[bytes, int] = {b"": root}         # directories at hand: path -> descriptor
         self._directories: dict[bytes, _Attributes] = {}   # what to give each directory at the end
@@ -138,6 +142,8 @@ class _Unpacker:
             raise BadInputError(f"'{show(entry.name)}' in the layer is of an unknown type, {entry.kind!r}")
         if not (0 <= entry.uid <= _HIGHEST_ID and 0 <= entry.gid <= _HIGHEST_ID):
             raise BadInputError(f"'{show(entry.name)}' in the layer has an impossible owner, {entry.uid}:{entry.gid}")
+        if self.owners:
+            entry.uid, entry.gid = self.owners(entry.uid, entry.gid)
         if not parts:
             if entry.kind != tar.DIRECTORY:
                 raise BadInputError("the layer would put a file in the place of its own root")
@@ -203,6 +209,8 @@ class _Unpacker:
         major, minor = entry.device
         if not (0 <= major < 1 << 12 and 0 <= minor < 1 << 20):
             raise BadInputError(f"'{show(entry.name)}' in the layer is an impossible device, {major}:{minor}")
+        if self.owners and kind != stat.S_IFIFO:
+            return
         device = os.makedev(major, minor)
         try:
             os.mknod(base, kind | entry.mode, device, dir_fd=directory)
@@ -268,7 +276,10 @@ class _Unpacker:
         """Mark the directory `base` opaque."""
         descriptor = os.open(base, _DIRECTORY, dir_fd=directory)
         try:
-            overlay.make_opaque(descriptor)
+            if self.owners:
+                os.setxattr(descriptor, overlay.USER_OPAQUE, b"y")
+            else:
+                overlay.make_opaque(descriptor)
         finally:
             os.close(descriptor)
 

@@ -25,9 +25,10 @@ from minirt.kernel import syscalls
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import Any
 
+    Owners = Callable[[int, int], tuple[int, int]]
 
 CHAPTER = 13
 
@@ -50,14 +51,13 @@ def load(descriptor: int) -> list[Loaded]:
     Raises BadInputError for an archive that is broken, hostile or no image, KernelError for what this machine cannot
     do; then the store is as it was.
     """
-    if os.geteuid() != 0:
-        raise MinirtError("loading an image needs root: its files belong to many users")
+    owners = _become_root()
     store.sweep()
     with store.Work() as work:
         try:
             trace.step(CHAPTER, "read what the archive holds: names, configs, layers", "read(archive)")
             found = archive.images(archive.open_archive(descriptor, f"{work.path}/archive"))
-            parts = [_Parts(work, image) for image in found]
+            parts = [_Parts(work, image, owners=owners) for image in found]
             for _ in range(3):  # again when another command removed a layer meanwhile that was there at first
                 for each in parts:
                     each.make()
@@ -72,11 +72,29 @@ def load(descriptor: int) -> list[Loaded]:
             raise KernelError.of("loading an image", error) from None
 
 
+def _become_root() -> Owners | None:
+    """The files of an image belong to many users: an ordinary user is root of a namespace of his own for it (chapter
+    07). Returns which owners files can have there, None on the machine itself, where they can have all."""
+    if not state.ordinary():
+        return None
+    from minirt.namespaces import rootless
+
+    rootless.enter()
+    return rootless.owners()
+
+
 def unpack_stored(identifier: str) -> dict[str, Any]:
     """Unpack an image that is in the layout but was put there by another tool; return its record of chains.
 
     Raises as `load`.
     """
+    if os.geteuid():
+        from minirt.namespaces import rootless
+
+        rootless.call(lambda: unpack_stored(identifier))  # in a child: who starts a container stays what he is
+        record: dict[str, Any] = state.read_json(f"{state.root()}/chains/{identifier.removeprefix('sha256:')}")
+        return record
+    owners = _become_root()
     with store.Work() as work:
         found = next((each for each in lookup.read_index()["manifests"]
                       if lookup.config_digest(each) == identifier), None)
@@ -89,7 +107,7 @@ def unpack_stored(identifier: str) -> dict[str, Any]:
             blob = os.open(lookup.blob_path(each["digest"]), os.O_RDONLY | os.O_CLOEXEC)
             layers.append(archive.LayerFile((blob, 0, os.fstat(blob).st_size), each["digest"], diff_id))
         try:
-            parts = _Parts(work, archive.ImageFile(config, layers, []), stored=True)
+            parts = _Parts(work, archive.ImageFile(config, layers, []), True, owners)
             parts.make()
             _sync(work.root)
             with store.lock():
@@ -118,13 +136,15 @@ def chain_ids(diff_ids: list[str]) -> list[str]:
 class _Parts:
     """The parts of one image, made below pending/."""
 
-    def __init__(self, work: store.Work, image: archive.ImageFile, stored: bool = False) -> None:
+    def __init__(self, work: store.Work, image: archive.ImageFile, stored: bool = False,
+                 owners: Owners | None = None) -> None:
         self.work, self.image = work, image
         self.root = work.root
         self.id = "sha256:" + hashlib.sha256(image.config).hexdigest()
         self.diff_ids = [each.diff_id for each in image.layers]
         self.chains = chain_ids(self.diff_ids)
         self.descriptor: dict[str, Any] = {}
+        self._owners = owners
         self._stored = stored  # its blobs are in the store already
 
     def make(self) -> None:
@@ -168,7 +188,7 @@ class _Parts:
                 else:
                     plain = unpacked.through(plain)
                 with streams.Ahead(plain) as ahead:
-                    size = layer.unpack(tar.Stream(ahead.more), target, below)
+                    size = layer.unpack(tar.Stream(ahead.more), target, below, self._owners)
                     ahead.finish()
                 self._check(each, str(stored), str(unpacked))
                 blob.keep(str(stored))

@@ -75,11 +75,13 @@ def move_mount(tree: int, target: int) -> None:
     syscalls.call("move_mount", tree, "", target, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH)
 
 
-def mount_setattr(tree: int, add: int = 0, remove: int = 0, propagation: int = 0, recursive: bool = False) -> None:
+def mount_setattr(tree: int, add: int = 0, remove: int = 0, propagation: int = 0, recursive: bool = False,
+                  userns: int = 0) -> None:
     """Change how the mount behind the descriptor `tree` may be used: attribute bits to add and to remove, and how later
-    mounts spread (one of `PROPAGATION`, or 0 to leave it); with `recursive` all mounts below it too. mount_setattr(2).
+    mounts spread (one of `PROPAGATION`, or 0 to leave it); with `recursive` all mounts below it too. `userns` is the
+    descriptor of a user namespace, for the one attribute that needs it (chapter 07). mount_setattr(2).
     """
-    attributes = _MountAttr(add, remove, propagation, 0)
+    attributes = _MountAttr(add, remove, propagation, userns)
     flags = AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0)
     syscalls.call("mount_setattr", tree, "", flags, ctypes.byref(attributes), ctypes.sizeof(attributes))
 

@@ -129,15 +129,20 @@ def make_devices(root: int, extra: Iterable[dict[str, Any]] = ()) -> None:
         for device in extra:
             make_node(root, device["path"], device.get("type", "c"), device["major"], device["minor"],
                       device.get("fileMode", 0o666), device.get("uid", 0), device.get("gid", 0))
-        dev = paths.open_in_root(root, "/dev", os.O_PATH | os.O_DIRECTORY)
-        for name, target in LINKS:
-            try:
-                os.symlink(target, name, dir_fd=dev)
-            except FileExistsError:
-                pass
-        os.close(dev)
     finally:
         os.umask(mask)
+    make_links(root)
+
+
+def make_links(root: int) -> None:
+    """Make the symlinks of `LINKS` in the /dev below `root`; one that is there already stays."""
+    dev = paths.open_in_root(root, "/dev", os.O_PATH | os.O_DIRECTORY)
+    for name, target in LINKS:
+        try:
+            os.symlink(target, name, dir_fd=dev)
+        except FileExistsError:
+            pass
+    os.close(dev)
 
 
 def make_node(root: int, path: str, kind: str, major: int, minor: int, mode: int, uid: int = 0, gid: int = 0) -> None:

@@ -16,7 +16,7 @@ import _signal
 import os
 import sys
 
-from minirt import capabilities, trace
+from minirt import capabilities, state, trace
 from minirt.errors import CannotInvokeError, CommandNotFoundError, MinirtError
 from minirt.kernel import paths, process
 from minirt.process import users
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
 CHAPTER = 12
+
+EINVAL = 22  # <errno.h>
 
 
 def lock_out_imports() -> None:
@@ -54,6 +56,23 @@ def become(user: users.User) -> None:
     os.setgroups(user.groups)
     os.setresgid(user.gid, user.gid, user.gid)
     os.setresuid(user.uid, user.uid, user.uid)
+
+
+def become_what_there_is(user: users.User, error: OSError) -> None:
+    """Do the same once more in a user namespace where it met `error`: without setgroups(2) where that was given up for
+    the map (EPERM). Raises MinirtError for an id that the map does not have (EINVAL), else `error`."""
+    if error.errno == EINVAL:
+        raise MinirtError(f"user {user.uid}:{user.gid}, or one of its groups, does not exist in the container's user "
+                          "namespace: be another one (--user), or add subordinate ids (subuid(5))") from None
+    if not state.ordinary():
+        raise error
+    try:
+        os.setresgid(user.gid, user.gid, user.gid)
+        os.setresuid(user.uid, user.uid, user.uid)
+    except OSError as again:
+        if again.errno != EINVAL:
+            raise
+        become_what_there_is(user, again)
 
 
 def shrink(granted: dict[str, list[str]], user: users.User) -> None:
@@ -144,7 +163,10 @@ def execute(spec: dict[str, Any], program: int, seccomp: bytes = b"") -> NoRetur
         filter.install(seccomp)
     if granted is not None and user.uid:
         capabilities.keep_across_setuid("permitted" in granted)  # else the change of user empties that set
-    become(user)
+    try:
+        become(user)
+    except OSError as error:
+        become_what_there_is(user, error)
     if granted is not None:
         shrink(granted, user)
     if wanted.get("noNewPrivileges"):
