@@ -173,7 +173,7 @@ def open_archive(descriptor: int, spool: str) -> Archive:
     copy = os.open(spool, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     os.unlink(spool)
     try:
-        with streams.Ahead(streams.decompress(pieces)) as ahead:
+        with streams.Ahead(streams.decompress(pieces), may_block=True) as ahead:
             while piece := ahead.more():
                 streams.write(copy, piece)
         if not os.fstat(copy).st_size:

@@ -197,11 +197,13 @@ class Ahead:
     """Pieces produced by a thread of their own, a few ahead of whoever takes them.
 
     `more` is what a `tar.Stream` wants. `finish` takes what is left, so that the digests are complete. An exception of
-    the producer is raised where its piece would have come. Used as a context, it leaves no thread behind.
+    the producer is raised where its piece would have come. Used as a context, it leaves no thread behind, unless
+    `may_block`: a thread that reads from a pipe that never ends cannot be waited for, and dies with the process.
     """
 
-    def __init__(self, pieces: Iterator[bytes]) -> None:
+    def __init__(self, pieces: Iterator[bytes], may_block: bool = False) -> None:
         self._pieces = pieces
+        self._may_block = may_block
         self._queue: queue.Queue[bytes | BaseException] = queue.Queue(_AHEAD)
         self._stopped = False
         self._ended = False
@@ -240,9 +242,8 @@ class Ahead:
 
     def __exit__(self, *_: object) -> None:
         self._stopped = True
-        while self._thread.is_alive():
+        while self._thread.is_alive() and not self._may_block:
             try:
                 self._queue.get(timeout=0.01)
             except queue.Empty:
                 continue
-        self._thread.join()

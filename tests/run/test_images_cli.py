@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import signal as signals
 import subprocess
 import sys
 from pathlib import Path
@@ -165,6 +166,22 @@ def test_a_killed_load_leaves_nothing_after_the_next_command(state_root: Path, t
     assert minirt("images", "-q") == ""
     assert os.listdir(state_root / "pending") == []
     assert [name for name in os.listdir("/run/minirt") if "pending" in name] == []
+
+
+@pytest.mark.parametrize("signal", ["SIGINT", "SIGTERM"])
+def test_a_load_that_is_interrupted_ends_and_leaves_nothing(signal: str, state_root: Path) -> None:
+    reading, writing = os.pipe()
+    child = subprocess.Popen([sys.executable, "-m", "minirt", "load"], stdin=reading, stderr=subprocess.PIPE)
+    os.close(reading)
+    os.write(writing, DATA[:5000])
+    while not (state_root / "pending").exists() or not os.listdir(state_root / "pending"):
+        pass
+    child.send_signal(getattr(signals, signal))
+    assert child.wait(10) != 0
+    assert child.stderr is not None and b"Traceback" not in child.stderr.read()
+    os.close(writing)
+    assert minirt("images", "-q") == ""
+    assert os.listdir(state_root / "pending") == []
 
 
 def test_hello_world_is_made_of_this_machines_files() -> None:
