@@ -264,6 +264,8 @@ class Judge:
         if place:
             event["line"], text = int(place["line"]), place["what"]
         event["message"] = sentence(kind, text, event["test"])
+        if frames and event["message"].startswith("not finished after"):
+            event["message"] += f", and still in line {event['line']} of {Path(event['file']).name}"
         if not event["file"]:
             event |= _definition(event["exercise"], self.mapping)
         return event

@@ -237,6 +237,7 @@ def test_a_hanging_answer_is_found_by_its_line_and_costs_no_more_than_one_limit(
     mapping = house.variant("hangs", "rename", "import time\nwhile True:\n    time.sleep(1)")
     (reports,) = house.judge(mapping)
     failed = next(report for report in reports if report["event"] == "failed")
+    assert failed["message"] == f"not finished after 2 s, and still in line {failed['line']} of hangs.py"
     assert "sleep" in Path(failed["file"]).read_text().splitlines()[failed["line"] - 1], failed
     assert reports[-1]["seconds"] < 6
 
