@@ -34,7 +34,6 @@ CHECKPOINT = "checkpoints need CRIU, which is a project of its own"
 
 # long name: (short letter, chapter, reason where no chapter brings it)
 _RUN: dict[str, tuple[str, int, str]] = {
-    "add-host": ("", 15, ""),
     "annotation": ("", 21, ""),
     "attach": ("a", 17, ""),
     "blkio-weight-device": ("", 0, "the kernel's usual I/O schedulers know no weight for a device alone"),
@@ -44,9 +43,6 @@ _RUN: dict[str, tuple[str, int, str]] = {
     "cpu-rt-runtime": ("", 0, REALTIME),
     "detach-keys": ("", 17, ""),
     "disable-content-trust": ("", 0, TRUST),
-    "dns": ("", 15, ""),
-    "dns-option": ("", 15, ""),
-    "dns-search": ("", 15, ""),
     "expose": ("", 15, ""),
     "gpus": ("", 0, "the drivers' own tools would be needed; give the device nodes with --device"),
     "health-cmd": ("", 17, ""),
@@ -65,7 +61,6 @@ _RUN: dict[str, tuple[str, int, str]] = {
     "link-local-ip": ("", 15, ""),
     "log-driver": ("", 17, ""),
     "log-opt": ("", 17, ""),
-    "mac-address": ("", 15, ""),
     "network-alias": ("", 15, ""),
     "no-healthcheck": ("", 17, ""),
     "platform": ("", 0, PLATFORM),
@@ -143,6 +138,8 @@ COMMANDS: dict[str, tuple[int, str]] = {
 # What works, but not in every respect as in Docker.
 NOTES = (
     ("run --network", "the default is none until chapter 15, container networks, brings bridges"),
+    ("run --add-host", "host-gateway, the address of a bridge, arrives with chapter 15, container networks"),
+    ("run --mac-address", "for the interface that chapter 15, container networks, brings; kept until then"),
     ("run --cgroupns", "private by default on every machine, where Docker takes host on version 1"),
     ("run --mount, -v", "bind mounts and tmpfs; named and anonymous volumes arrive with chapter 16, volumes"),
     ("run --security-opt", "no-new-privileges and seccomp; no profiles of AppArmor and SELinux"),

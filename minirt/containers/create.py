@@ -78,8 +78,15 @@ def contradict(asked: Mapping[str, Any]) -> None:
         raise ConflictError("conflicting options: hostname and the UTS mode")
     if asked["network"] == "host" and asked["uts"] != "host" and asked["domainname"]:
         raise ConflictError("conflicting options: domainname and the network mode")
-    if asked["network"].startswith("container:") and asked["hostname"]:
+    joined = asked["network"].startswith("container:")
+    if joined and asked["hostname"]:
         raise ConflictError("conflicting options: hostname and the network mode")
+    if joined and asked["dns"]:
+        raise ConflictError("conflicting options: dns and the network mode")
+    if joined and asked["add-host"]:
+        raise ConflictError("conflicting options: custom host-to-IP mapping and the network mode")
+    if (joined or asked["network"] == "host") and asked["mac-address"]:
+        raise ConflictError("conflicting options: mac-address and the network mode")
     if asked["workdir"] and not asked["workdir"].startswith("/"):
         raise MinirtError(f"the working directory '{asked['workdir']}' is invalid, it needs to be an absolute path")
 
@@ -106,8 +113,15 @@ def take_name(container: record.Container, name: str) -> None:
 
 
 def host_name(container: record.Container) -> None:
-    """The host name that was not given: the machine's where its names or network are shared, else from the id."""
+    """The host name that was not given: the machine's where its names or network are shared, that of the container
+    whose network is joined, else from the id."""
     host = container.config["HostConfig"]
+    if host["NetworkMode"].startswith("container:"):
+        other = record.find(host["NetworkMode"].partition(":")[2])
+        host["NetworkMode"] = f"container:{other.id}"
+        if not container.config["Config"]["Hostname"] and host["UTSMode"] != "host":
+            for field in ("Hostname", "Domainname"):
+                container.config["Config"][field] = other.config["Config"][field]
     if not container.config["Config"]["Hostname"]:
         shared = "host" in (host["UTSMode"], host["NetworkMode"])
         container.config["Config"]["Hostname"] = os.uname().nodename if shared else container.id[:12]
@@ -167,6 +181,7 @@ def compose(asked: Mapping[str, Any], arguments: Sequence[str], image: Image) ->
         "Config": {
             "Hostname": asked["hostname"],
             "Domainname": asked["domainname"],
+            "MacAddress": asked["mac-address"],
             "User": asked["user"] or theirs.get("User") or "",
             "Tty": asked["tty"],
             "OpenStdin": asked["interactive"],
@@ -184,6 +199,10 @@ def compose(asked: Mapping[str, Any], arguments: Sequence[str], image: Image) ->
         "HostConfig": {
             "AutoRemove": asked["rm"],
             "NetworkMode": asked["network"],
+            "Dns": asked["dns"],
+            "DnsOptions": asked["dns-option"],
+            "DnsSearch": asked["dns-search"],
+            "ExtraHosts": asked["add-host"],
             "IpcMode": asked["ipc"] or "private",
             "PidMode": asked["pid"],
             "UTSMode": asked["uts"],

@@ -37,12 +37,23 @@ def write(container: record.Container) -> None:
         os.mkdir(f"{container.directory}/merged", 0o755)
     except FileExistsError:
         pass
-    on_host = container.config["HostConfig"]["NetworkMode"] == "host"
-    name = container.config["Config"]["Hostname"]
-    full = f"{name}.{container.config['Config']['Domainname']}" if container.config["Config"]["Domainname"] else name
-    _write(f"{container.directory}/hostname", full.encode() + b"\n")
-    _write(f"{container.directory}/hosts", _read("/etc/hosts") if on_host else HOSTS.encode())
-    _write(f"{container.directory}/resolv.conf", _read("/etc/resolv.conf"))
+    host = container.config["HostConfig"]
+    if host["NetworkMode"].startswith("container:"):
+        return  # those of the container whose network it is
+    on_host = host["NetworkMode"] == "host"
+    servers = _read("/etc/resolv.conf")
+    names = _read("/etc/hosts") if on_host else HOSTS.encode()
+    asked = host["Dns"] or host["DnsSearch"] or host["DnsOptions"]
+    if asked or host["ExtraHosts"] or (not on_host and (b"127." in servers or b"::1" in servers)):
+        from minirt.containers import resolve
+
+        names = os.fsencode(resolve.hosts(os.fsdecode(names), host["ExtraHosts"]))
+        servers = os.fsencode(resolve.resolv_conf(
+            os.fsdecode(servers), host["Dns"], host["DnsSearch"], host["DnsOptions"], not on_host,
+            lambda path: os.fsdecode(_read(path))))
+    _write(f"{container.directory}/hostname", os.fsencode(container.config["Config"]["Hostname"]) + b"\n")
+    _write(f"{container.directory}/hosts", names)
+    _write(f"{container.directory}/resolv.conf", servers)
 
 
 def _read(path: str) -> bytes:

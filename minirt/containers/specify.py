@@ -165,8 +165,11 @@ def mount_table(container: record.Container) -> list[dict[str, Any]]:
     elif host["ShmSize"]:
         words = [word for word in table["/dev/shm"]["options"] if not word.startswith("size=")]
         table["/dev/shm"] = {**table["/dev/shm"], "options": [*words, f"size={host['ShmSize']}"]}
+    files = container.directory
+    if host["NetworkMode"].startswith("container:"):
+        files = record.find(host["NetworkMode"].partition(":")[2]).directory
     for name in ("resolv.conf", "hostname", "hosts"):
-        source = f"{container.directory}/{name}"
+        source = f"{files}/{name}"
         table[f"/etc/{name}"] = {
             "destination": f"/etc/{name}",
             "type": "bind",
