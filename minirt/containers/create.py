@@ -53,6 +53,10 @@ def make(asked: Mapping[str, Any], arguments: Sequence[str], id: str = "") -> re
 
         config = compose(asked, arguments, lookup.find(arguments[0]))
         container.config = {**config, "Id": container.id, "Created": state.now()}
+        if asked["userns"] == "auto":
+            from minirt.containers import remap
+
+            container.config["HostConfig"].update(remap.fields(asked, container.id))
         host_name(container)
         take_name(container, name)
         pin(container)
@@ -206,6 +210,7 @@ def compose(asked: Mapping[str, Any], arguments: Sequence[str], image: Image) ->
             "IpcMode": asked["ipc"] or "private",
             "PidMode": asked["pid"],
             "UTSMode": asked["uts"],
+            "UsernsMode": asked["userns"],
             "ReadonlyRootfs": asked["read-only"],
             "ShmSize": asked["shm-size"],
             "Init": asked["init"],

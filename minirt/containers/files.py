@@ -54,6 +54,10 @@ def write(container: record.Container) -> None:
     _write(f"{container.directory}/hostname", os.fsencode(container.config["Config"]["Hostname"]) + b"\n")
     _write(f"{container.directory}/hosts", names)
     _write(f"{container.directory}/resolv.conf", servers)
+    if host["UsernsMode"] == "auto":
+        from minirt.containers import remap
+
+        remap.give(container)
 
 
 def _read(path: str) -> bytes:

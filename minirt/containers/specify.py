@@ -84,6 +84,10 @@ def specification(container: record.Container) -> dict[str, Any]:
         spec["linux"]["resources"]["devices"] += [
             devices.allowed(node["type"], node["major"], node["minor"], each["CgroupPermissions"])
             for node, each in zip(spec["linux"]["devices"], host["Devices"], strict=True)]
+    if "IDMappings" in host:
+        from minirt.containers import remap
+
+        remap.open_up(spec, host)
     if host["Privileged"]:
         from minirt.containers import privileged
 

@@ -158,8 +158,7 @@ def become_mapped(spec: dict[str, Any], sources: list[int], namespace: int) -> d
     which every namespace made from here on will belong.
 
     It takes root to mount the overlay, over layers that are id-mapped, and a /proc, since the pid namespace was made
-    outside. Both come along into the container's mount namespace; the /proc waits in `sources`. Returns the
-    specification with the overlay's place for a root.
+    outside. Both come along as detached mounts, the /proc in `sources`; returns the specification with the root.
     """
     from minirt.namespaces import user
 
@@ -173,13 +172,14 @@ def become_mapped(spec: dict[str, Any], sources: list[int], namespace: int) -> d
         os.close(place)
         os.close(tree)
         overlay.mount(layers["lower"], layers["upper"], layers["work"], spec["root"]["path"], layers["layers"])
+    root = mount.clone(spec["root"]["path"], recursive=True)  # a path that the new root may not walk
     for number, entry in enumerate(spec["mounts"]):
         if entry["type"] == "proc":
             sources[number] = mnt.make(entry)
     user.configure(namespace)
     os.close(namespace)
     process.die_with_parent()  # the change of user has taken it back
-    return {**spec, "root": {key: value for key, value in spec["root"].items() if key != "overlay"}}
+    return {**spec, "root": {"path": "/", "tree": root, "readonly": spec["root"].get("readonly")}}
 
 
 def build_root(spec: dict[str, Any], sources: list[int], hierarchies: Sequence[str] = (), mapped: bool = False) -> int:
@@ -195,7 +195,7 @@ def build_root(spec: dict[str, Any], sources: list[int], hierarchies: Sequence[s
         root = os.open(spec["root"]["path"], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     else:  # pivot_root wants a mount: bind the directory onto itself
         place = os.open(spec["root"]["path"], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        root = mount.clone("", place, recursive=True)
+        root = spec["root"]["tree"] if "tree" in spec["root"] else mount.clone("", place, recursive=True)
         mount.move_mount(root, place)
         os.close(place)
     for entry, source in zip(spec["mounts"], sources, strict=True):
