@@ -13,7 +13,7 @@ from minirt import state, units
 from minirt.cli import format as formats
 from minirt.cli.options import PROGRAM, Command, Option, Options
 from minirt.containers import record
-from minirt.errors import ConflictError, MinirtError
+from minirt.errors import ConflictError, MinirtError, NotFoundError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -171,9 +171,42 @@ def each(options: Options, action: Callable[[record.Container], str | None]) -> 
             printed = action(record.find(text))
             formats.show((text if printed is None else printed) + "\n")
         except MinirtError as error:
-            os.write(2, f"{PROGRAM}: {error}\n".encode("utf-8", "surrogateescape"))
+            complain(error)
             code = 1
     return code
+
+
+AT_ONCE = 100
+
+
+def together(
+    options: Options, begin: Callable[[record.Container], Any], finish: Callable[[record.Container, Any], None]
+) -> int:
+    """The same where each takes time: begins with all before it waits for the first; with so many at a time, since each
+    may hold a few descriptors meanwhile."""
+    code = 0
+    for at in range(0, len(options.arguments), AT_ONCE):
+        begun = []
+        for text in options.arguments[at: at + AT_ONCE]:
+            try:
+                container = record.find(text)
+                begun.append((text, container, begin(container)))
+            except MinirtError as error:
+                complain(error)
+                code = 1
+        for text, container, ending in begun:
+            try:
+                finish(container, ending)
+                formats.show(text + "\n")
+            except MinirtError as error:
+                complain(error)
+                code = 1
+    return code
+
+
+def complain(error: MinirtError) -> None:
+    """Tells why one of several containers could not be served."""
+    os.write(2, f"{PROGRAM}: {error}\n".encode("utf-8", "surrogateescape"))
 
 
 def rm(options: Options) -> int:
@@ -181,43 +214,29 @@ def rm(options: Options) -> int:
     from minirt.containers import remove as removal
     from minirt.containers import repair, stop
 
-    def remove(container: record.Container) -> None:
+    def begin(container: record.Container) -> stop.Ending | None:
         now = record.derive(container)
-        if now.alive:
-            if not options["force"]:
-                what = "running: stop the container before removing or force remove"
-                if now.status == "paused":
-                    what = "paused and must be unpaused first"
-                raise ConflictError(f'cannot remove container "/{container.name}": container is {what}')
-            pidfd = stop.open_process(container)
-            if pidfd >= 0:
-                if now.status == "paused":
-                    stop.pause(container, False)
-                stop.send(pidfd, stop.KILL)
-                stop.wait_for(pidfd, -1)
-                os.close(pidfd)
-            if container.config["HostConfig"]["AutoRemove"]:
-                stop.settle(container)  # its monitor removes it
-                return
-            stop.settle(container)
-        removal.erase(container, repair.hold(container, removing=True))
+        if not now.alive:
+            return None
+        if not options["force"]:
+            what = "running: stop the container before removing or force remove"
+            if now.status == "paused":
+                what = "paused and must be unpaused first"
+            raise ConflictError(f'cannot remove container "/{container.name}": container is {what}')
+        return stop.Ending(container, "KILL", -1, remove=True)
 
-    code = each(options, remove) if not options["force"] else each(options, forgiving(remove))
+    def finish(container: record.Container, ending: stop.Ending | None) -> None:
+        if ending is not None and ending.wait():
+            return
+        try:
+            removal.erase(container, repair.hold(container, removing=True))
+        except NotFoundError:
+            if not options["force"]:
+                raise  # with --force it does not matter who removed it
+
+    code = together(options, begin, finish)
     repair.sweep()
     return code
-
-
-def forgiving(action: Callable[[record.Container], None]) -> Callable[[record.Container], None]:
-    """`rm -f`: what went away by itself meanwhile is removed, too."""
-    from minirt.errors import NotFoundError
-
-    def forgive(container: record.Container) -> None:
-        try:
-            action(container)
-        except NotFoundError:
-            pass
-
-    return forgive
 
 
 def stop(options: Options) -> int:
@@ -225,7 +244,11 @@ def stop(options: Options) -> int:
     from minirt.containers import stop as stopping
 
     check_signal(options["signal"])
-    return each(options, lambda container: stopping.stop(container, options["timeout"], options["signal"]))
+    return together(
+        options,
+        lambda container: stopping.Ending(container, options["signal"], options["timeout"]),
+        lambda container, ending: ending.wait(),
+    )
 
 
 def kill(options: Options) -> int:

@@ -459,6 +459,8 @@ class Monitor:
             terminal.resize(self.handle.master, *message["size"])
         elif "raw" in message:
             peer.terminal = message["raw"]
+        elif "remove" in message:
+            self.removes = True  # from now on as with --rm
         elif "leave" in message:
             peer.say({"left": 1})
             self.drop(peer)
@@ -549,7 +551,7 @@ class Monitor:
             os.unlink(f"{self.container.run_directory}/socket")
         from minirt.containers import repair
 
-        repair.sweep()  # what others left half done: nobody waits for this process any more
+        repair.sweep(lost=False)  # what others left half done: nobody waits for this process any more
 
     def drain(self, enough: int) -> None:
         """Waits until no more than `enough` bytes wait for any outlet. A client that is gone is not waited for."""

@@ -76,10 +76,10 @@ def repair(container: record.Container, removing: bool = False) -> None:
             pass
 
 
-def sweep() -> None:
-    """Takes away what belongs to no container: half made ones, half removed ones, and those that were to be removed
-    at
-    their end and whose monitor is gone."""
+def sweep(lost: bool = True) -> None:
+    """Takes away what belongs to no container: half made ones, half removed ones, and, with `lost`, those that were
+    to be
+    removed at their end and whose monitor is gone."""
     known = set(record.ids())
     try:
         running = set(os.listdir(f"{state.run_root()}/containers"))
@@ -94,7 +94,7 @@ def sweep() -> None:
             _take_away(record.Container(id, {}))
     for id in (running | thrown) - known:
         _take_away(record.Container(id, {}))
-    for id in known & running:
+    for id in known & running if lost else ():
         try:
             container = record.load(id)
         except MinirtError:

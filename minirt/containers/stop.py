@@ -61,24 +61,58 @@ def stop(container: record.Container, timeout: int | None = None, signal: str = 
     instead of the one it or its image was made with, else SIGTERM. A container that is not running is left as it
     is, repaired.
     """
-    from minirt.process import signals
+    Ending(container, signal, timeout).wait()
 
-    pidfd = open_process(container)
-    if pidfd < 0:
-        settle(container)
-        return
-    config = container.config["Config"]
-    number = signals.number(signal or config["StopSignal"] or "TERM")
-    if timeout is None:
-        timeout = GRACE if config["StopTimeout"] is None else config["StopTimeout"]
-    if record.derive(container).status == "paused":
-        pause(container, False)
-    send(pidfd, number)
-    if not wait_for(pidfd, timeout):
-        send(pidfd, KILL)
-        wait_for(pidfd, -1)
-    os.close(pidfd)
-    settle(container)
+
+class Ending:
+    """A container that was asked to end. Several may be asked, one after the other, before the first is waited for.
+
+    `remove`: its monitor shall remove it at its end. The other arguments are those of `stop`.
+    """
+
+    __slots__ = ("_container", "_deadline", "_ear", "_pidfd", "_remove")
+
+    def __init__(
+        self, container: record.Container, signal: str = "", timeout: int | None = None, remove: bool = False
+    ) -> None:
+        from minirt.containers import client
+        from minirt.containers.peer import Ear
+        from minirt.process import signals
+
+        config = container.config["Config"]
+        number = signals.number(signal or config["StopSignal"] or "TERM")
+        if timeout is None:
+            timeout = GRACE if config["StopTimeout"] is None else config["StopTimeout"]
+        self._container, self._remove = container, remove
+        self._ear: Ear | None = None
+        self._pidfd = open_process(container)
+        self._deadline = time.monotonic() + timeout if timeout >= 0 else None
+        if self._pidfd >= 0:
+            channel = client.connect(container, {"remove" if remove else "wait": 1}, ())
+            self._ear = Ear(channel) if channel >= 0 else None
+            if record.derive(container).status == "paused":
+                pause(container, False)
+            send(self._pidfd, number)
+
+    def wait(self) -> bool:
+        """Waits for the end, kills when the time is up. Returns whether the container is gone altogether, which it is
+        when its monitor was to remove it, and did."""
+        if self._pidfd >= 0:
+            left = -1 if self._deadline is None else max(0.0, self._deadline - time.monotonic())
+            if not wait_for(self._pidfd, left):
+                send(self._pidfd, KILL)
+                wait_for(self._pidfd, -1)
+            os.close(self._pidfd)
+        told = False
+        if self._ear is not None:
+            while (messages := self._ear.hear()) is not None:
+                told = told or any("exit" in message for message in messages)
+                if told and not self._remove:
+                    break  # else to the end of the monitor: then its cgroup and its files are gone, too
+            os.close(self._ear.descriptor)
+        if not told:
+            settle(self._container)
+        return self._remove and not os.path.isdir(self._container.directory)
 
 
 def kill(container: record.Container, signal: str = "KILL") -> None:
@@ -90,12 +124,10 @@ def kill(container: record.Container, signal: str = "KILL") -> None:
     if pidfd < 0:
         settle(container)
         raise not_running(container, "kill")
-    if number == KILL and record.derive(container).status == "paused":
-        pause(container, False)
-    send(pidfd, number)
     if number == KILL:
-        wait_for(pidfd, -1)
-        settle(container)
+        Ending(container, signal, -1).wait()
+    else:
+        send(pidfd, number)
     os.close(pidfd)
 
 
