@@ -1,10 +1,13 @@
 """The container program, chapter 06: a network of its own, and a cable to this machine.
 
-    container.py [--network none|host|cable] [--address A/LENGTH] [--gateway A/LENGTH] [--mac-address M]
-                 ROOTFS [COMMAND [ARG ...]]
+    container.py [OPTIONS] ROOTFS [COMMAND [ARG ...]]
+
+    --network none|host|cable    a loopback alone, this machine's network, or an interface eth0 on a cable to here
+    --address, --gateway         of eth0 (10.6.0.2/24), and of the end of the cable that is here (10.6.0.1/24)
+    --mac-address                of eth0, instead of a random one
 
 ROOTFS is a directory with all that the command needs, or / for a view of this machine's own files. New in it: a network
-namespace; with --network cable an interface eth0 in it (10.6.0.2/24), whose other end (10.6.0.1/24) is here.
+namespace, and the cable.
 """
 
 import os

@@ -1,7 +1,9 @@
 """The container program, chapter 10: its root has fourteen of root's powers, and an ordinary user none.
 
-    container.py [--cap-add NAME] [--cap-drop NAME] [--user UID] [--no-new-privileges] LAYER[:LAYER ...]
-                 [COMMAND [ARG ...]]
+    container.py [OPTIONS] LAYER[:LAYER ...] [COMMAND [ARG ...]]
+
+    --cap-add NAME, --cap-drop NAME    change the fourteen; ALL is a name, too
+    --user UID, --no-new-privileges    who runs the command, and whether an exec may give it more
 
 The layers are directories, the topmost first; changes go when the container ends. Without a command it shows its sets.
 New in it: `give_up`, the last thing before the command.
