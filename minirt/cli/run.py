@@ -15,12 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-WARNING = (
-    "minirt: not isolated yet (no user namespace): "
-    "do not run images that you do not trust\n"
-)
-
-
 def _check(module: str, function: str, *before: Any) -> Callable[[Any], Any]:
     """A check that is imported when it is first needed."""
 
@@ -134,15 +128,6 @@ ONLY_RUN = (
 )
 
 
-def warn() -> None:
-    """Says what the container is not: to root, until the walls of later chapters stand; to an ordinary user, once, what
-    this machine does not grant him."""
-    if os.geteuid():
-        tell_ordinary_user()
-    else:
-        os.write(2, WARNING.encode())
-
-
 def tell_ordinary_user() -> None:
     """Says once what containers of an ordinary user lack on this machine, and what to do about it."""
     from minirt.cgroups import tree
@@ -174,7 +159,8 @@ def run(options: Options) -> int:
     """`minirt run`."""
     from minirt.containers import client
 
-    warn()
+    if os.geteuid():
+        tell_ordinary_user()
     return client.run(asked(options), options.arguments, explain.tell)
 
 

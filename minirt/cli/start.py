@@ -7,7 +7,6 @@ import os
 from minirt.cli import explain
 from minirt.cli import format as formats
 from minirt.cli.options import PROGRAM, Command, Option, Options
-from minirt.cli.run import warn
 from minirt.containers import client, record
 from minirt.errors import ConflictError, MinirtError
 
@@ -17,7 +16,6 @@ def start(options: Options) -> int:
     attached = options["attach"] or options["interactive"]
     if attached and len(options.arguments) > 1:
         raise MinirtError("you cannot start and attach multiple containers at once")
-    warn()
     code = 0
     for text in options.arguments:
         try:
@@ -44,7 +42,6 @@ def restart(options: Options) -> int:
     """`minirt restart`."""
     from minirt.containers import stop
 
-    warn()
     code = 0
     for text in options.arguments:
         try:

@@ -5,6 +5,7 @@ Manual page: ps(1).
 
 from __future__ import annotations
 
+import os
 import subprocess
 
 from minirt.cgroups import tree
@@ -23,7 +24,8 @@ def table(container: record.Container, words: Sequence[str]) -> str:
     """
     if not record.derive(container).alive:
         raise stop.not_running(container, "list the processes of")
-    pids = tree.group(container.group_name).processes()
+    group = tree.group(container.group_name)
+    pids = group.processes() if group.version else of_namespace(record.derive(container).pid)
     try:
         result = subprocess.run(["ps", *(words or ["-ef"])], capture_output=True, text=True, check=False)
     except FileNotFoundError:
@@ -41,3 +43,19 @@ def table(container: record.Container, words: Sequence[str]) -> str:
     return "".join(
         "".join(cell.ljust(widths[index] + 3) for index, cell in enumerate(row[:-1])) + row[-1] + "\n" for row in rows
     )
+
+
+def of_namespace(first: int) -> list[int]:
+    """The pids of all processes in the pid namespace of process `first`: a container's, where no control group was
+    delegated; `first` alone where that namespace is our own."""
+    wanted = os.readlink(f"/proc/{first}/ns/pid")
+    if wanted == os.readlink("/proc/self/ns/pid"):
+        return [first]
+    found = []
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            if os.readlink(f"/proc/{name}/ns/pid") == wanted:
+                found.append(int(name))
+        except OSError:
+            continue  # somebody else's, or it has ended
+    return found

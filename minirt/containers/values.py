@@ -145,6 +145,7 @@ def device_node(each: Mapping[str, str]) -> dict[str, Any]:
         )
     return {
         "path": each["PathInContainer"],
+        "source": path,
         "type": "c" if stat.S_ISCHR(status.st_mode) else "b",
         "major": os.major(status.st_rdev),
         "minor": os.minor(status.st_rdev),

@@ -216,13 +216,13 @@ def bind_devices(root: int, extra: Iterable[dict[str, Any]] = ()) -> None:
     """Put into the /dev below `root` what `mnt.make_devices` would make there, as bind mounts of the machine's nodes:
     mknod(2) is refused in a user namespace, whatever the capabilities, or anybody could make himself a disk.
 
-    `extra` are entries of "devices" of the OCI specification. Raises OSError, KernelError when the machine has no node
+    `extra` are entries of "devices" of the OCI specification, with "source" where the machine's node is. Raises OSError, KernelError when the machine has no node
     for one.
     """
-    wanted = [(path, major, minor) for path, _, major, minor, _ in mnt.DEVICES]
-    wanted += [(each["path"], each["major"], each["minor"]) for each in extra]
-    for path, major, minor in wanted:
-        for source in (path, f"/dev/char/{major}:{minor}", f"/dev/block/{major}:{minor}"):
+    wanted = [(path, path, major, minor) for path, _, major, minor, _ in mnt.DEVICES]
+    wanted += [(each["path"], each.get("source", each["path"]), each["major"], each["minor"]) for each in extra]
+    for path, place, major, minor in wanted:
+        for source in (place, f"/dev/char/{major}:{minor}", f"/dev/block/{major}:{minor}"):
             try:
                 if os.stat(source).st_rdev == os.makedev(major, minor):
                     mnt.attach(mount.clone(source), root, path)
