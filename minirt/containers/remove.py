@@ -45,12 +45,13 @@ def clean(container: record.Container) -> None:
     if not container.config:
         forget_claims(container.id)
     empty_trash(container.id)
-    for name in ("running.json", "socket", "lock"):
-        try:
-            os.unlink(f"{container.run_directory}/{name}")
-        except FileNotFoundError:
-            pass
     try:
+        # The lock goes last; what a killed monitor was still writing (running.json.PID.tmp) goes too.
+        for name in sorted(os.listdir(container.run_directory), key="lock".__eq__):
+            try:
+                os.unlink(f"{container.run_directory}/{name}")
+            except FileNotFoundError:
+                pass
         os.rmdir(container.run_directory)
     except OSError:
         pass  # somebody waits for the lock in there; whoever sweeps next removes it
