@@ -105,6 +105,7 @@ SUMMARIES: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
         (
             ("attach", "Attach local standard input, output, and error streams to a running container"),
             ("create", "Create a new container"),
+            ("diff", "Inspect changes to files or directories on a container's filesystem"),
             ("exec", "Execute a command in a running container"),
             ("inspect", "Return low-level information on containers and images"),
             ("kill", "Kill one or more running containers"),

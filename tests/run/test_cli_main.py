@@ -39,7 +39,7 @@ def test_help_lists_what_is_there():
     assert "Usage:  minirt run" in minirt("help", "run")[0]
     assert minirt("help", "run")[0] == minirt("run", "--help")[0]
     assert "ls " in minirt("container", "--help")[0]
-    assert "--memory" in minirt("help", "differences")[0]
+    assert "--volume-driver" in minirt("help", "differences")[0]
 
 
 def test_groups_lead_to_the_same_commands():
