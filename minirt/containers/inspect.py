@@ -31,6 +31,8 @@ def inspect(container: record.Container, sized: bool = False) -> dict[str, Any]:
     config, host = container.config["Config"], container.config["HostConfig"]
     upper = f"{container.directory}/upper"
     lower = ":".join(f"{state.root()}/layers/{chain}/diff" for chain in reversed(container.config["Layers"]))
+    joined = host["NetworkMode"].partition("container:")[2]  # whose network it is, and so whose names
+    files = f"{state.root()}/containers/{joined}" if joined else container.directory
     described: dict[str, Any] = {
         "Id": container.id,
         "Created": container.config["Created"],
@@ -50,9 +52,9 @@ def inspect(container: record.Container, sized: bool = False) -> dict[str, Any]:
             "FinishedAt": now.finished,
         },
         "Image": container.config["Image"],
-        "ResolvConfPath": f"{container.directory}/resolv.conf",
-        "HostnamePath": f"{container.directory}/hostname",
-        "HostsPath": f"{container.directory}/hosts",
+        "ResolvConfPath": f"{files}/resolv.conf",
+        "HostnamePath": f"{files}/hostname",
+        "HostsPath": f"{files}/hosts",
         "LogPath": container.log_path,
         "Name": f"/{container.name}",
         "RestartCount": 0,

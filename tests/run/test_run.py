@@ -448,6 +448,8 @@ def test_exec_can_be_privileged(tool, outside):
     look = ("grep", "CapEff", "/proc/self/status")
     assert tool("exec", "box", *look).out.split()[1] == "00000000a80425fb"
     assert tool("exec", "--privileged", "box", *look).out.split()[1] == outside.status("self")["CapBnd"].strip()
+    assert "permission denied" in tool("exec", "box", "mount", "-t", "tmpfs", "x", "/tmp", status=1).err
+    tool("exec", "--privileged", "box", "mount", "-t", "tmpfs", "x", "/tmp")
 
 
 def test_a_capability_that_is_not_to_be_had_is_refused(tool, outside):

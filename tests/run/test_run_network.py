@@ -36,6 +36,7 @@ def test_one_container_joins_the_network_of_another(tool, outside):
     assert tool("exec", "second", "hostname").out == "box\n"
     assert "192.0.2.7\tdb\n" in tool("exec", "second", "cat", "/etc/hosts").out
     assert tool.inspect("second")["HostConfig"]["NetworkMode"] == f"container:{tool.inspect('first')['Id']}"
+    assert tool.inspect("second")["HostsPath"] == tool.inspect("first")["HostsPath"]
     assert "No such container" in tool("run", "--network", "container:nobody", "busybox", status=125).err
     tool("rm", "-f", "first")
     assert tool("exec", "second", "ip", "-o", "link").out.startswith("1: lo"), "the namespace lives with its processes"
