@@ -44,7 +44,7 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _PLACE = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _HIGHEST_ID = (1 << 32) - 2   # -1 means "leave as it is" to chown(2)
-_MOST_OPEN = 200              # directories held open at a time
+_MOST_OPEN = 512              # directories held open at a time
 # Private words of the host's own layers: what an archive says in them would be obeyed by the kernel.
 _PRIVATE_XATTRS = ("trusted.overlay.", "user.overlay.", "security.selinux")
 # The reasons that the archive itself gives, as against those of this machine (a full disk, a missing right).
@@ -169,7 +169,7 @@ class _Unpacker:
             descriptor = os.open(base, _CREATE, mode, dir_fd=directory)
         try:
             if entry.parts is None:
-                for piece in reader.pieces():
+                while piece := reader.take():
                     while piece:
                         piece = piece[os.write(descriptor, piece):]
             else:

@@ -30,6 +30,7 @@ REGULAR, HARD_LINK, SYMLINK, CHARACTER, BLOCK_DEVICE, DIRECTORY, FIFO = (b"0", b
 WITHOUT_CONTENT = frozenset((HARD_LINK, SYMLINK, CHARACTER, BLOCK_DEVICE, DIRECTORY, FIFO))
 _SAME_AS_REGULAR = frozenset((b"\0", b"7", b"S"))
 _ZEROS = bytes(BLOCK)
+_NOTHING = memoryview(b"")
 _LONGEST_EXTENSION = 1 << 20  # bytes of one PAX header or GNU long name, as Go's reader limits it
 _MOST_SPARSE_PARTS = 1 << 18
 _XATTR = b"SCHILY.xattr."
@@ -81,18 +82,23 @@ class Stream:
     def pieces(self, size: int) -> Iterator[memoryview]:
         """The next `size` bytes in pieces as they come. Raises BadInputError when the stream ends before."""
         while size:
-            if self._at == len(self._piece) and not self._refill():
-                raise BadInputError(f"the archive ends at byte {self.position} in the middle of a file")
-            piece = self._piece[self._at:self._at + size]
-            self._at += len(piece)
-            self.position += len(piece)
+            piece = self.take(size)
             size -= len(piece)
             yield piece
 
+    def take(self, most: int) -> memoryview:
+        """At least one and at most `most` of the next bytes, without copying them. Raises BadInputError at the end."""
+        if self._at == len(self._piece) and not self._refill():
+            raise BadInputError(f"the archive ends at byte {self.position} in the middle of a file")
+        piece = self._piece[self._at:self._at + most]
+        self._at += len(piece)
+        self.position += len(piece)
+        return piece
+
     def skip(self, size: int) -> None:
         """Pass over `size` bytes."""
-        for _ in self.pieces(size):
-            pass
+        while size:
+            size -= len(self.take(size))
 
     def at_end(self) -> bool:
         """Whether nothing is left."""
@@ -125,6 +131,14 @@ class Reader:
             raise BadInputError(f"a file of {size} bytes stands in the archive where at most {limit} are allowed")
         self._left = 0
         return self.stream.exactly(size)
+
+    def take(self) -> memoryview:
+        """The next piece of the entry's stored content, empty when all of it is read."""
+        if not self._left:
+            return _NOTHING
+        piece = self.stream.take(self._left)
+        self._left -= len(piece)
+        return piece
 
     def pieces(self, size: int = -1) -> Iterator[memoryview]:
         """The next `size` bytes (-1: all that is left) of the entry's stored content, piece by piece."""
@@ -244,6 +258,9 @@ def number(field: bytes) -> int:
     if field[0] & 0x80:
         value = int.from_bytes(field, "big") & ((1 << (8 * len(field) - 1)) - 1)
         return value - (1 << (8 * len(field) - 1)) if field[0] & 0x40 else value
+    text = field.strip(b" \0")
+    if text.isdigit() and b"8" not in text and b"9" not in text:  # nearly always
+        return int(text, 8)
     text = field.partition(b"\0")[0].strip(b" ")
     if text.translate(None, b"01234567"):
         raise BadInputError(f"a number in the archive is no number: {text!r}")
