@@ -162,11 +162,24 @@ def judged(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         judge.end()
 
 
+def untried(reports: list[dict[str, Any]]) -> dict[str, str]:
+    """The exercises of which a test cannot run on this machine, and what that test needs."""
+    found, exercise = {}, ""
+    for report in reports:
+        exercise = report.get("exercise", exercise)
+        if report["event"] == "untried":
+            found[exercise] = report["reason"]
+    return found
+
+
 @pytest.mark.parametrize("variant", VARIANTS, ids=str)
 def test_the_judge_is_right(variant: Variant, judged: dict[str, tuple[Judge, int]]) -> None:
     judge, number = judged[str(variant)]
     reports = judge.verdict(number)
     solved = [report["exercise"] for report in reports if report["event"] == "exercise"]
+    missed = untried(reports)
+    if variant.exercise and variant.mistake and variant.exercise.name in set(solved) & set(missed):
+        pytest.skip(missed[variant.exercise.name])  # the test that would find it needs another machine
     assert solved == [each.name for each in variant.chapter.exercises[: variant.solved]], reports[-2]
     if variant.exercise is None:
         assert reports[-1]["passed"], reports[-2]
