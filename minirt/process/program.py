@@ -5,9 +5,9 @@ Python to the image's command, an image whose command is `#!/proc/self/exe` woul
 what runs as root in the container could then overwrite it through /proc/PID/exe. So Python first becomes a tiny program
 in a sealed memfd, a file that exists in memory only and that nobody can change, and this becomes the command.
 
-It does four things: mark descriptor 3 close-on-exec, `execve(argv[0], argv + 1, envp)`, and when that fails write the
-negative error number (four bytes) to descriptor 3 and exit with 127. Whoever reads the other end of descriptor 3 gets
-four bytes, or the end of the file: that is the proof that the exec happened.
+It does four things: mark descriptor 3 close-on-exec (or end, when there is none), `execve(argv[0], argv + 1, envp)`,
+and when that fails write the negative error number (four bytes) to descriptor 3 and exit with 127. Whoever reads the
+other end of descriptor 3 gets four bytes, or the end of the file: that is the proof that the exec happened.
 
 To *join* a running container (`exec`) there is one thing more. A process cannot change its pid namespace; only its
 children can be in another one. So the joining process becomes a program that forks first: the parent half writes the
@@ -31,13 +31,33 @@ CHAPTER = 12
 
 REPORT = 3  # the descriptor on which the program reports a failed exec
 
-# At the start the stack holds argc, argv[0], argv[1], ..., 0, envp[0], ..., 0: eight bytes each.
-_EXEC_X86_64 = (
+# First of all: run by anything but minirt it finds no report to write to, and ends. An image's `#!/proc/self/exe` would
+# otherwise run it over and over, and the one that forks would leave a child each time.
+_CHECK_X86_64 = (
     ("bf 03 00 00 00", "mov edi, 3            ; the report"),
     ("be 02 00 00 00", "mov esi, 2            ; F_SETFD"),
     ("ba 01 00 00 00", "mov edx, 1            ; FD_CLOEXEC"),
     ("b8 48 00 00 00", "mov eax, 72           ; fcntl"),
     ("0f 05", "syscall"),
+    ("85 c0", "test eax, eax         ; -EBADF: there is none"),
+    ("79 0c", "jns .+14              ; past the exit"),
+    ("bf 7f 00 00 00", "mov edi, 127"),
+    ("b8 e7 00 00 00", "mov eax, 231          ; exit_group"),
+    ("0f 05", "syscall"),
+)
+_CHECK_AARCH64 = (
+    ("60 00 80 d2", "mov x0, #3            ; the report"),
+    ("41 00 80 d2", "mov x1, #2            ; F_SETFD"),
+    ("22 00 80 d2", "mov x2, #1            ; FD_CLOEXEC"),
+    ("28 03 80 d2", "mov x8, #25           ; fcntl"),
+    ("01 00 00 d4", "svc #0"),
+    ("80 00 f8 b6", "tbz x0, #63, .+16     ; past the exit; -EBADF: there is none"),
+    ("e0 0f 80 d2", "mov x0, #127"),
+    ("c8 0b 80 d2", "mov x8, #94           ; exit_group"),
+    ("01 00 00 d4", "svc #0"),
+)
+# At the start the stack holds argc, argv[0], argv[1], ..., 0, envp[0], ..., 0: eight bytes each.
+_EXEC_X86_64 = (
     ("48 8b 04 24", "mov rax, [rsp]        ; argc"),
     ("48 8b 7c 24 08", "mov rdi, [rsp+8]      ; path = argv[0]"),
     ("48 8d 74 24 10", "lea rsi, [rsp+16]     ; argv + 1"),
@@ -55,11 +75,6 @@ _EXEC_X86_64 = (
     ("0f 05", "syscall"),
 )
 _EXEC_AARCH64 = (
-    ("60 00 80 d2", "mov x0, #3            ; the report"),
-    ("41 00 80 d2", "mov x1, #2            ; F_SETFD"),
-    ("22 00 80 d2", "mov x2, #1            ; FD_CLOEXEC"),
-    ("28 03 80 d2", "mov x8, #25           ; fcntl"),
-    ("01 00 00 d4", "svc #0"),
     ("e0 07 40 f9", "ldr x0, [sp, #8]      ; path = argv[0]"),
     ("e1 43 00 91", "add x1, sp, #16       ; argv + 1"),
     ("e3 03 40 f9", "ldr x3, [sp]          ; argc"),
@@ -131,8 +146,8 @@ _FORK_AARCH64 = (
 )
 LAST, JOIN = "last", "join"
 CODE = {
-    "x86_64": {LAST: _EXEC_X86_64, JOIN: _FORK_X86_64 + _EXEC_X86_64},
-    "aarch64": {LAST: _EXEC_AARCH64, JOIN: _FORK_AARCH64 + _EXEC_AARCH64},
+    "x86_64": {LAST: _CHECK_X86_64 + _EXEC_X86_64, JOIN: _CHECK_X86_64 + _FORK_X86_64 + _EXEC_X86_64},
+    "aarch64": {LAST: _CHECK_AARCH64 + _EXEC_AARCH64, JOIN: _CHECK_AARCH64 + _FORK_AARCH64 + _EXEC_AARCH64},
 }
 MACHINE = {"x86_64": 62, "aarch64": 183}  # <elf.h>: EM_X86_64, EM_AARCH64
 

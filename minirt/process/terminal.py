@@ -14,12 +14,14 @@ import fcntl
 import os
 import termios
 
+from minirt.errors import KernelError
 from minirt.kernel import mount, paths
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+PTY_SLAVE = 136           # <linux/major.h>: UNIX98_PTY_SLAVE_MAJOR
 TIOCSPTLCK = 0x40045431   # <asm-generic/ioctls.h>
 TIOCGPTN = 0x80045430
 TIOCGPTPEER = 0x5441
@@ -40,10 +42,13 @@ def open_pair(root: int) -> tuple[int, int]:
 
 
 def attach_console(root: int, master: int) -> None:
-    """Put the pty's slave at /dev/console below `root` as a bind mount, as runc does. Raises OSError."""
+    """Put the pty's slave at /dev/console below `root` as a bind mount, as runc does. Raises OSError, and
+    KernelError when what lies at /dev/pts is not that slave."""
     number = int.from_bytes(fcntl.ioctl(master, TIOCGPTN, bytes(4)), "little")
     directory = paths.open_in_root(root, "/dev/pts", os.O_PATH | os.O_DIRECTORY)
     tree = mount.clone(str(number), directory)
+    if os.fstat(tree).st_rdev != os.makedev(PTY_SLAVE, number):
+        raise KernelError(f"/dev/pts/{number} is not the terminal that was just opened")
     target = paths.make_mount_point(root, "/dev/console", directory=False)
     mount.move_mount(tree, target)
     for descriptor in (directory, tree, target):
