@@ -428,6 +428,15 @@ def test_root_keeps_fourteen_capabilities_and_others_none(root: Path) -> None:
     assert sets["CapEff"] == sets["CapBnd"] == "0000000000000020"
 
 
+def test_a_specification_may_give_an_ordinary_user_ambient_capabilities(root: Path) -> None:
+    every = dict.fromkeys(("bounding", "permitted", "effective", "inheritable", "ambient"), ["CAP_NET_BIND_SERVICE"])
+    shown = run(root, "grep", "^Cap", "/proc/self/status", user={"name": "web"}, capabilities=every).text
+    assert {int(line.split()[1], 16) for line in shown.splitlines()} == {1 << 10}
+    permitted = {key: every[key] for key in ("bounding", "permitted", "effective")}
+    shown = run(root, "grep", "CapEff", "/proc/self/status", user={"name": "web"}, capabilities=permitted).text
+    assert int(shown.split()[1], 16) == 0, "an exec hands nothing on that is not ambient"
+
+
 def test_no_new_privileges(root: Path) -> None:
     assert "NoNewPrivs:\t1" in run(root, "cat", "/proc/self/status", noNewPrivileges=True).text
 
