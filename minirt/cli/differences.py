@@ -8,6 +8,10 @@ text says why.
 
 from __future__ import annotations
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
 TITLES = {
     6: "network namespaces",
     7: "user namespaces",
@@ -35,13 +39,11 @@ CHECKPOINT = "checkpoints need CRIU, which is a project of its own"
 # long name: (short letter, chapter, reason where no chapter brings it)
 _RUN: dict[str, tuple[str, int, str]] = {
     "annotation": ("", 21, ""),
-    "attach": ("a", 17, ""),
     "blkio-weight-device": ("", 0, "the kernel's usual I/O schedulers know no weight for a device alone"),
     "cpu-count": ("", 0, WINDOWS),
     "cpu-percent": ("", 0, WINDOWS),
     "cpu-rt-period": ("", 0, REALTIME),
     "cpu-rt-runtime": ("", 0, REALTIME),
-    "detach-keys": ("", 17, ""),
     "disable-content-trust": ("", 0, TRUST),
     "expose": ("", 15, ""),
     "gpus": ("", 0, "the drivers' own tools would be needed; give the device nodes with --device"),
@@ -78,13 +80,10 @@ _RUN: dict[str, tuple[str, int, str]] = {
 FLAGS: dict[str, dict[str, tuple[str, int, str]]] = {
     "run": _RUN,
     "create": {**_RUN, "sig-proxy": ("", 0, "it belongs to run and attach")},
-    "exec": {"detach-keys": ("", 17, "")},
     "start": {
         "checkpoint": ("", 0, CHECKPOINT),
         "checkpoint-dir": ("", 0, CHECKPOINT),
-        "detach-keys": ("", 17, ""),
     },
-    "attach": {"detach-keys": ("", 17, "")},
     "logs": {"details": ("", 17, "")},
     "container prune": {"filter": ("", 17, "")},
     "rm": {"link": ("l", 15, "")},
@@ -165,13 +164,16 @@ def reason(command: str, flag: str) -> str:
     return ""
 
 
-def text() -> str:
-    """All of it, as `minirt help differences` prints it."""
+def text(there: Collection[str] = ()) -> str:
+    """All of it, as `minirt help differences` prints it. `there`: commands that this minirt has nevertheless."""
     lines = ["Where minirt differs from Docker's command line.", "", "Different:"]
     lines += [f"  {what:<24}{how}" for what, how in NOTES]
     lines += ["", "Commands that minirt does not have:"]
-    lines += ["  " + arrives(f"{name:<24}", chapter, why) for name, (chapter, why) in sorted(COMMANDS.items())]
+    lines += ["  " + arrives(f"{name:<24}", chapter, why) for name, (chapter, why) in sorted(COMMANDS.items())
+              if name not in there]
     for command, flags in FLAGS.items():
+        if not flags:
+            continue
         lines += ["", f"Flags that minirt {command} refuses:"]
         for long, (short, chapter, why) in sorted(flags.items()):
             spelled = f"-{short}, --{long}" if short else f"    --{long}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from minirt.cli import explain
 from minirt.cli.options import Command, Option, Options
+from minirt.cli.start import KEYS
 from minirt.containers import record
 
 
@@ -22,6 +23,7 @@ COMMANDS = {
         "Execute a command in a running container",
         (
             Option("detach", help="Detached mode: run command in the background", short="d"),
+            KEYS,
             Option("env", "list", "Set environment variables", short="e"),
             Option("env-file", "list", "Read in a file of environment variables"),
             Option("interactive", help="Keep STDIN open even if not attached", short="i"),

@@ -323,6 +323,6 @@ def _help(words: list[str]) -> int:
     if words[0] == "differences":
         from minirt.cli import differences
 
-        return _write(1, differences.text(), 0)
+        return _write(1, differences.text([name for name in MODULES if present(name)]), 0)
     command, _ = find(words)
     return _write(1, command.help(), 0)

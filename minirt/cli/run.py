@@ -38,6 +38,8 @@ def pull_policy(text: str) -> str:
 
 
 OPTIONS = (
+    Option("attach", "list", "Attach to STDIN, STDOUT or STDERR", short="a", chapter=17,
+           check=_check(VALUES, "stream")),
     Option("add-host", "list", "Add a custom host-to-IP mapping (host:ip)", chapter=6,
            check=_check(RESOLVE, "extra_host")),
     Option("blkio-weight", "uint16", "Block IO (relative weight), between 10 and 1000, or 0 to disable (default 0)",
@@ -123,6 +125,8 @@ OPTIONS = (
 LIMITING = frozenset(option.long for option in OPTIONS if option.chapter == 8)
 
 ONLY_RUN = (
+    Option("detach-keys", "string", "Override the key sequence for detaching a container", chapter=17,
+           check=_check(VALUES, "keys")),
     Option("detach", help="Run container in background and print container ID", short="d", chapter=17),
     Option("sig-proxy", help="Proxy received signals to the process", chapter=17, default=True),
 )

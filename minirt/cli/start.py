@@ -11,6 +11,15 @@ from minirt.containers import client, record
 from minirt.errors import ConflictError, MinirtError
 
 
+def _keys(text: str) -> str:
+    from minirt.containers import values
+
+    return values.keys(text)
+
+
+KEYS = Option("detach-keys", "string", "Override the key sequence for detaching a container", check=_keys)
+
+
 def start(options: Options) -> int:
     """`minirt start`."""
     attached = options["attach"] or options["interactive"]
@@ -22,13 +31,20 @@ def start(options: Options) -> int:
             container = record.find(text)
             if record.derive(container).alive:
                 if attached:
-                    return client.attach(container, stdin=options["interactive"], forward=True)
+                    return client.attach(
+                        container, stdin=options["interactive"], forward=True, keys=options["detach-keys"]
+                    )
             elif attached:
                 return client.start(
-                    container, attach=True, interactive=options["interactive"], forward=True, tell=explain.tell
+                    container,
+                    attach=True,
+                    interactive=options["interactive"],
+                    forward=True,
+                    tell=explain.tell,
+                    keys=options["detach-keys"],
                 )
             else:
-                client.start(container, attach=False, interactive=False, forward=False, tell=explain.tell)
+                client.start(container, tell=explain.tell)
             formats.show(text + "\n")
         except MinirtError as error:
             if attached:
@@ -47,7 +63,7 @@ def restart(options: Options) -> int:
         try:
             container = record.find(text)
             stop.stop(container, options["timeout"], options["signal"])
-            client.start(record.load(container.id), attach=False, interactive=False, forward=False, tell=explain.tell)
+            client.start(record.load(container.id), tell=explain.tell)
             formats.show(text + "\n")
         except MinirtError as error:
             os.write(2, f"{PROGRAM}: {error}\n".encode("utf-8", "surrogateescape"))
@@ -63,7 +79,9 @@ def attach(options: Options) -> int:
         raise ConflictError("You cannot attach to a stopped container, start it first")
     if now.status == "paused":
         raise ConflictError("You cannot attach to a paused container, unpause it first")
-    return client.attach(container, stdin=not options["no-stdin"], forward=options["sig-proxy"])
+    return client.attach(
+        container, stdin=not options["no-stdin"], forward=options["sig-proxy"], keys=options["detach-keys"]
+    )
 
 
 COMMANDS = {
@@ -75,6 +93,7 @@ COMMANDS = {
             "Start one or more stopped containers",
             (
                 Option("attach", help="Attach STDOUT/STDERR and forward signals", short="a"),
+                KEYS,
                 Option("interactive", help="Attach container's STDIN", short="i"),
             ),
             action=start,
@@ -99,6 +118,7 @@ COMMANDS = {
             "[OPTIONS] CONTAINER",
             "Attach local standard input, output, and error streams to a running container",
             (
+                KEYS,
                 Option("no-stdin", help="Do not attach STDIN"),
                 Option("sig-proxy", help="Proxy all received signals to the process", default=True),
             ),

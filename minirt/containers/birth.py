@@ -54,12 +54,12 @@ class Line:
                 raise MinirtError(message["error"])
         return self.id
 
-    def begin(self, config: dict[str, Any], streams: tuple[bool, bool, bool], detached: bool) -> None:
+    def begin(self, config: dict[str, Any], streams: tuple[bool, bool, bool], detached: bool, keys: str) -> None:
         """Tells the monitor what to start. `streams`: whether our standard input, output and error are attached.
-        `detached`: nobody stays to wait for the end."""
+        `detached`: nobody stays to wait for the end. `keys`: those by which one leaves a terminal."""
         from minirt.containers.peer import say
 
-        say(self.speak, {"begin": config, "streams": streams, "detached": detached})
+        say(self.speak, {"begin": config, "streams": streams, "detached": detached, "keys": keys})
 
     def dismiss(self) -> None:
         """There is nothing to begin: hangs up and waits until the monitor has taken back what it made."""

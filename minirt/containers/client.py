@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from minirt.containers.record import Container
 
+KEYS = "\x10\x11"  # Ctrl-P Ctrl-Q: those by which one leaves a container's terminal
 INT, QUIT, KILL, TERM, WINCH, HUP = 2, 3, 9, 15, 28, 1
 # Not forwarded, as in Docker: what tells of our own children, pipes and mistakes, or is about our own terminal.
 OURS = (4, 5, 7, 8, 9, 11, 13, 17, 19, 21, 22, 23, 28, 32, 33)
@@ -155,7 +156,7 @@ def run(asked: Mapping[str, Any], arguments: Sequence[str], tell: Callable[[], N
     from minirt.containers import birth, create, files
 
     detached, tty = asked["detach"], asked["tty"]
-    streams = (False, False, False) if detached else (asked["interactive"], True, True)
+    streams = chosen_streams(asked)
     if tty and streams[0] and not os.isatty(0):
         raise MinirtError("cannot attach stdin to a TTY-enabled container because stdin is not a terminal")
     if asked["cidfile"]:
@@ -169,13 +170,27 @@ def run(asked: Mapping[str, Any], arguments: Sequence[str], tell: Callable[[], N
     except BaseException:
         line.dismiss()
         raise
-    line.begin(container.config, streams, detached)
+    line.begin(container.config, streams, detached, asked["detach-keys"] or KEYS)
     terminal = 0 if tty and streams[0] else -1
     client = Client(line.ear, line.speak, terminal=terminal, forward=asked["sig-proxy"] and not tty, tell=tell)
     code = client.attend("started" if detached else "exit")
     if detached:
         os.write(1, client.id.encode() + b"\n")
     return code
+
+
+def chosen_streams(asked: Mapping[str, Any]) -> tuple[bool, bool, bool]:
+    """Which of our streams `run` attaches: all (input only with `-i`), those of `--attach`, or none with `--detach`.
+
+    Raises ConflictError when both were asked for.
+    """
+    if asked["detach"]:
+        if asked["attach"]:
+            raise ConflictError("conflicting options: cannot specify both --attach and --detach")
+        return False, False, False
+    if not asked["attach"]:
+        return asked["interactive"], True, True
+    return asked["interactive"] and "stdin" in asked["attach"], "stdout" in asked["attach"], "stderr" in asked["attach"]
 
 
 def check_cidfile(path: str) -> None:
@@ -186,7 +201,15 @@ def check_cidfile(path: str) -> None:
         )
 
 
-def start(container: Container, *, attach: bool, interactive: bool, forward: bool, tell: Callable[[], None]) -> int:
+def start(
+    container: Container,
+    *,
+    tell: Callable[[], None],
+    attach: bool = False,
+    interactive: bool = False,
+    forward: bool = False,
+    keys: str = "",
+) -> int:
     """Starts a container that exists and is not running. Returns its exit code when attached, else 0. Raises
     MinirtError.
     """
@@ -202,18 +225,18 @@ def start(container: Container, *, attach: bool, interactive: bool, forward: boo
     line = birth.fork(container.id, lock)
     lock.release()
     files.write(container)
-    line.begin(container.config, streams, detached=not (attach or stdin))
+    line.begin(container.config, streams, detached=not (attach or stdin), keys=keys or KEYS)
     client = Client(line.ear, line.speak, terminal=0 if tty and stdin else -1, forward=forward and not tty, tell=tell)
     return client.attend("exit" if attach or stdin else "started")
 
 
-def attach(container: Container, *, stdin: bool, forward: bool) -> int:
+def attach(container: Container, *, stdin: bool, forward: bool, keys: str) -> int:
     """Attaches this process's streams to a running container. Returns its exit code. Raises MinirtError."""
     tty = container.config["Config"]["Tty"]
     stdin = stdin and container.config["Config"]["OpenStdin"]
     if tty and stdin and not os.isatty(0):
         raise MinirtError("cannot attach stdin to a TTY-enabled container because stdin is not a terminal")
-    channel = connect(container, {"attach": [stdin, True, True]}, (0, 1, 2))
+    channel = connect(container, {"attach": [stdin, True, True], "keys": keys or KEYS}, (0, 1, 2))
     if channel < 0:
         raise ConflictError("You cannot attach to a stopped container, start it first")
     terminal = 0 if tty and stdin else -1

@@ -14,6 +14,7 @@ import select
 
 from minirt.cgroups import tree
 from minirt.containers import record, specify, stop, streams
+from minirt.containers.client import KEYS
 from minirt.errors import ConflictError, MinirtError
 from minirt.kernel import process
 from minirt.process import join
@@ -56,7 +57,7 @@ def execute(
     `asked`: option values by long name. Raises ConflictError when the container does not run, MinirtError (126,
     127) when the command cannot be executed.
     """
-    tty, interactive = asked["tty"], asked["interactive"] and not asked["detach"]
+    tty, interactive, keys = asked["tty"], asked["interactive"] and not asked["detach"], asked["detach-keys"] or KEYS
     if tty and interactive and not os.isatty(0):
         raise MinirtError("cannot attach stdin to a TTY-enabled container because stdin is not a terminal")
     now = record.derive(container)
@@ -86,23 +87,25 @@ def execute(
     if asked["detach"]:
         return 0
     if tty:
-        return Copy(handle, handle.master if interactive else -1, [(handle.master, 1)], raw=interactive).run()
+        return Copy(handle, handle.master if interactive else -1, [(handle.master, 1)], interactive, keys).run()
     if not interactive:
         os.close(pipes[0][1])
-    return Copy(handle, pipes[0][1] if interactive else -1, [(pipes[1][0], 1), (pipes[2][0], 2)], raw=False).run()
+    return Copy(handle, pipes[0][1] if interactive else -1, [(pipes[1][0], 1), (pipes[2][0], 2)], False, keys).run()
 
 
 class Copy:
     """Copies between our own streams and those of a process that joined, until it ends."""
 
-    def __init__(self, handle: join.Joined, into: int, sources: list[tuple[int, int]], raw: bool) -> None:
+    def __init__(
+        self, handle: join.Joined, into: int, sources: list[tuple[int, int]], raw: bool, keys: str
+    ) -> None:
         self.handle = handle
         self.into = into  # its standard input, -1 when there is none
         self.terminal = raw
         self.sources = [streams.Source(descriptor, "", number) for descriptor, number in sources]
         self.waiting = b""
         self.ended = False  # whether our own input has come to its end
-        self.inlet = streams.Inlet.of(0, detaches=raw) if into >= 0 else None
+        self.inlet = streams.Inlet.of(0, keys if raw else "") if into >= 0 else None
 
     def run(self) -> int:
         """Returns the exit code; with Ctrl-P Ctrl-Q, 0. The user's terminal is raw meanwhile."""

@@ -37,7 +37,8 @@ IN, OUT = 1, 4  # POLLIN, POLLOUT of <poll.h>
 
 
 def load_walls() -> None:
-    """Imports what a container's walls are built with, while the command still puts its configuration together, and has
+    """Imports what a container's walls are built with, while the command still puts its configuration together, and
+    has
     the kernel check the usual device list."""
     from minirt.cgroups import tree
     from minirt.containers import specify  # noqa: F401
@@ -97,7 +98,7 @@ class Monitor:
         self.config, self.host = self.container.config["Config"], self.container.config["HostConfig"]
         self.removes = bool(self.host["AutoRemove"])
         try:
-            self.begin(tuple(order["streams"]))
+            self.begin(tuple(order["streams"]), order["keys"])
         except (MinirtError, OSError) as error:
             self.fail(error)
             return 1
@@ -126,7 +127,7 @@ class Monitor:
             remove.erase(record.Container(self.id, {}), self.lock)
         return 1
 
-    def begin(self, streams: tuple[bool, bool, bool]) -> None:
+    def begin(self, streams: tuple[bool, bool, bool], keys: str) -> None:
         """Starts the container. Raises MinirtError or OSError when it cannot be started."""
         from minirt.cgroups import tree
         from minirt.containers import specify
@@ -154,7 +155,7 @@ class Monitor:
         self.log = log.Writer(self.container.log_path)
         self.record_start()
         self.listen()
-        self.attach(first, streams)
+        self.attach(first, streams, keys)
         self.leave_shell()
         self.handle.ready()
         if self.handle.master >= 0:
@@ -225,7 +226,9 @@ class Monitor:
         self.listener.listen(16)
         os.close(directory)
 
-    def attach(self, peer: Peer, streams: tuple[bool, bool, bool], descriptors: tuple[int, ...] = (0, 1, 2)) -> None:
+    def attach(
+        self, peer: Peer, streams: tuple[bool, bool, bool], keys: str, descriptors: tuple[int, ...] = (0, 1, 2)
+    ) -> None:
         """Takes a client's descriptors: its output becomes outlets, its input an inlet."""
         for number in (1, 2):
             if streams[number]:
@@ -233,7 +236,7 @@ class Monitor:
                 if outlet is not None:
                     peer.outlets[number] = outlet
         if streams[0]:
-            peer.inlet = self.ends.Inlet.of(descriptors[0], detaches=bool(self.config["Tty"]))
+            peer.inlet = self.ends.Inlet.of(descriptors[0], keys if self.config["Tty"] else "")
             if peer.inlet is None:
                 self.end_input(peer)
 
@@ -509,7 +512,7 @@ class Monitor:
         self.peers.append(peer)
         for message in peer.ear.take(data):
             if "attach" in message and len(fds) == 3:
-                self.attach(peer, tuple(message["attach"]), tuple(fds))
+                self.attach(peer, tuple(message["attach"]), message["keys"], tuple(fds))
                 peer.say({"started": self.container.id})
             else:
                 self.obey(peer, message)

@@ -24,7 +24,6 @@ TYPE_CHECKING = False
 
 CHUNK = 1 << 16  # bytes of one read: what a pipe holds
 FULL = 1 << 18  # bytes that may wait for one outlet before its source is no longer read
-DETACH = b"\x10\x11"  # Ctrl-P Ctrl-Q
 
 
 def reopen(descriptor: int, flags: int) -> tuple[int, bool]:
@@ -101,21 +100,19 @@ class Outlet:
 class Inlet:
     """Where input comes from: a client's standard input."""
 
-    __slots__ = ("_held", "_socket", "descriptor", "detaches")
+    __slots__ = ("_held", "_keys", "_socket", "descriptor")
 
-    def __init__(self, descriptor: int, socket: bool = False, detaches: bool = False) -> None:
+    def __init__(self, descriptor: int, socket: bool = False, keys: str = "") -> None:
         self.descriptor = descriptor
-        self.detaches = detaches
+        self._keys = keys.encode("latin-1")
         self._socket = _socket.socket(fileno=descriptor) if socket else None
         self._held = b""
 
     @classmethod
-    def of(cls, descriptor: int, detaches: bool = False) -> Inlet | None:
-        """The inlet from what `descriptor` refers to; None when it is closed. `detaches`: Ctrl-P Ctrl-Q means
-        leave.
-        """
+    def of(cls, descriptor: int, keys: str = "") -> Inlet | None:
+        """The inlet from what `descriptor` refers to; None when it is closed. `keys`: typing these means to leave."""
         try:
-            return cls(*reopen(descriptor, os.O_RDONLY), detaches)
+            return cls(*reopen(descriptor, os.O_RDONLY), keys)
         except OSError:
             return None
 
@@ -134,17 +131,22 @@ class Inlet:
             return self._held, "end"
         if not data:
             return self._held, "end"
-        return self._without_keys(data) if self.detaches else (data, "more")
+        return self._without_keys(data) if self._keys else (data, "more")
 
     def _without_keys(self, data: bytes) -> tuple[bytes, str]:
-        """Looks for the keys that detach: the first is held back until the next byte shows what was meant."""
+        """Looks for the keys. What may be their beginning is held back until the next byte shows what was meant."""
         data, self._held = self._held + data, b""
-        before, keys, _ = data.partition(DETACH)
-        if keys:
+        before, found, _ = data.partition(self._keys)
+        if found:
             return before, "detach"
-        if data.endswith(DETACH[:1]):
-            data, self._held = data[:-1], DETACH[:1]
+        for length in range(len(self._keys) - 1, 0, -1):
+            if data.endswith(self._keys[:length]):
+                return data[:-length], self._hold(data[-length:])
         return data, "more"
+
+    def _hold(self, data: bytes) -> str:
+        self._held = data
+        return "more"
 
     def close(self) -> None:
         """Closes it."""

@@ -210,6 +210,29 @@ def security(text: str) -> str:
     raise ValueError(f"invalid --security-opt: {text}")
 
 
+def stream(text: str) -> str:
+    """`--attach`: stdin, stdout or stderr."""
+    word = text.lower()
+    if word not in ("stdin", "stdout", "stderr"):
+        raise ValueError("valid streams are STDIN, STDOUT and STDERR")
+    return word
+
+
+def keys(text: str) -> str:
+    """`--detach-keys`: letters, or `ctrl-` and one of a-z @ [ \\ ] ^ _, with commas between; what the terminal
+    sends.
+    """
+    sent = ""
+    for word in text.split(","):
+        if len(word) == 1 and word.isascii():
+            sent += word
+        elif word.startswith("ctrl-") and len(word) == 6 and word[5] in "abcdefghijklmnopqrstuvwxyz@[\\]^_":
+            sent += chr(ord(word[5].upper()) & 31)
+        else:
+            raise ValueError(f"Unknown character: '{word}'")
+    return sent
+
+
 def signal(text: str) -> str:
     """`--stop-signal`: a name or number that the kernel knows."""
     from minirt.process import signals

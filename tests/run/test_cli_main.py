@@ -40,6 +40,7 @@ def test_help_lists_what_is_there():
     assert minirt("help", "run")[0] == minirt("run", "--help")[0]
     assert "ls " in minirt("container", "--help")[0]
     assert "--volume-driver" in minirt("help", "differences")[0]
+    assert "\n  exec " not in minirt("help", "differences")[0]
 
 
 def test_groups_lead_to_the_same_commands():

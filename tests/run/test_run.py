@@ -500,3 +500,16 @@ def test_a_run_sweeps_up_what_another_left(tool, eventually):
     (tool.run_root() / "containers" / ("ef" * 32)).mkdir(parents=True)
     tool("run", "--rm", "busybox", "true")
     eventually(lambda: tool.left() == [])
+
+
+def test_only_the_chosen_streams_are_attached(tool):
+    script = "echo out; echo err >&2; cat"
+    done = tool("run", "--rm", "-a", "stdout", "busybox", "sh", "-c", script)
+    assert (done.out, done.err) == ("out\n", "")
+    done = tool("run", "--name", "box", "-a", "STDERR", "busybox", "sh", "-c", script)
+    assert (done.out, done.err) == ("", "err\n")
+    assert tool("logs", "box").out == "out\n", "what is not attached is logged"
+    given = ("-a", "stdin", "-a", "stdout", "-i")
+    assert tool("run", "--rm", *given, "busybox", "sh", "-c", script, input="typed").out == "out\ntyped"
+    assert "--attach and --detach" in tool("run", "-d", "-a", "stdout", "busybox", status=125).err
+    assert "valid streams are" in tool("run", "-a", "nosuch", "busybox", status=125).err

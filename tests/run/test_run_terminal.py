@@ -228,3 +228,15 @@ def test_exec_with_a_terminal(screen, tool):
     shown.read(b"got it")
     assert shown.process.wait(10) == 8
     assert shown.given_back()
+
+
+def test_keys_of_ones_own_to_leave_by(screen, tool):
+    shown = screen("run", "--name", "box", "--detach-keys", "ctrl-a,d", "-it", "busybox", "sh")
+    time.sleep(0.5)
+    shown.type(b"\x10\x11echo still here\r")
+    shown.read(b"still here\r\n")
+    shown.type(b"\x01d")
+    shown.read(b"read escape sequence")
+    assert shown.process.wait(10) == 0
+    assert tool.inspect("box")["State"]["Running"]
+    assert "Unknown character: 'ctrl-ä'" in tool("run", "--detach-keys", "ctrl-ä", "busybox", status=125).err
