@@ -57,12 +57,21 @@ def prepare(spec: dict[str, Any], stdio: tuple[int, int, int] = (0, 1, 2), group
         namespace = user.make(*(user.from_specification(spec["linux"].get(f"{kind}Mappings") or ())
                                 for kind in ("uid", "gid")))
     born = handle.begin(
-        spec["process"], stdio, program.sealed(program.LAST),
+        spec["process"], stdio, program.sealed(program.INIT if sealed_init(spec) else program.LAST),
         birth=birth, child=lambda: _child(spec, new, group), extra=namespace)
     if namespace >= 0:
         os.close(namespace)
     born.filter = enter.filter_for(spec)  # made here while the child builds its walls
     return born
+
+
+def sealed_init(spec: dict[str, Any]) -> bool:
+    """Whether an init is asked for, and must be of the sealed program (see `minirt.process.init`)."""
+    if not spec["process"].get("init"):
+        return False
+    from minirt.process import init
+
+    return init.must_be_sealed(spec["process"])
 
 
 def load_what_it_needs(spec: dict[str, Any]) -> None:
@@ -130,7 +139,7 @@ def _child(spec: dict[str, Any], new: set[str], group: Group | None) -> int:
     if slave >= 0:
         handle.take_terminal(slave)
         terminal.control(0)
-    if wanted.get("init"):
+    if wanted.get("init") and not sealed_init(spec):
         from minirt.process import init
 
         return init.run(lambda: _become(spec, seccomp), close=(REPORT, PROGRAM))

@@ -27,6 +27,10 @@ import os
 from minirt import trace
 from minirt.kernel.syscalls import ARCHITECTURE
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 CHAPTER = 12
 
 REPORT = 3  # the descriptor on which the program reports a failed exec
@@ -144,7 +148,7 @@ _FORK_AARCH64 = (
     ("a8 03 80 d2", "mov x8, #29           ; ioctl"),
     ("01 00 00 d4", "svc #0"),
 )
-LAST, JOIN = "last", "join"
+LAST, JOIN, INIT = "last", "join", "init"
 CODE = {
     "x86_64": {LAST: _CHECK_X86_64 + _EXEC_X86_64, JOIN: _CHECK_X86_64 + _FORK_X86_64 + _EXEC_X86_64},
     "aarch64": {LAST: _CHECK_AARCH64 + _EXEC_AARCH64, JOIN: _CHECK_AARCH64 + _FORK_AARCH64 + _EXEC_AARCH64},
@@ -156,11 +160,11 @@ HEADERS = 64 + 56  # bytes of an ELF header and one program header
 
 
 def image(which: str = LAST, architecture: str = ARCHITECTURE) -> bytes:
-    """The program `LAST` or `JOIN` as an ELF file: an ELF header, one program header that loads it all, the code.
+    """One of the three programs as an ELF file: an ELF header, one program header that loads it all, the code.
 
     Raises KeyError for an architecture without code here. Source: elf(5).
     """
-    code = b"".join(bytes.fromhex(instruction) for instruction, _ in CODE[architecture][which])
+    code = b"".join(bytes.fromhex(instruction) for instruction, _ in code_of(which, architecture))
     size = HEADERS + len(code)
     return (b"\x7fELF" + bytes((2, 1, 1)) + bytes(9)               # 64 bits, little-endian, version 1
             + _numbers((2, 2), (MACHINE[architecture], 2), (1, 4), (BASE + HEADERS, 8), (64, 8), (0, 8), (0, 4),
@@ -170,6 +174,17 @@ def image(which: str = LAST, architecture: str = ARCHITECTURE) -> bytes:
             + code)
 
 
+def code_of(which: str, architecture: str) -> Sequence[tuple[str, str]]:
+    """The instructions of a program, each in bytes and in words. `INIT` is `LAST` with an init put between."""
+    if which != INIT:
+        return CODE[architecture][which]
+    from minirt.process import init
+
+    whole = CODE[architecture][LAST]
+    check = {"x86_64": _CHECK_X86_64, "aarch64": _CHECK_AARCH64}[architecture]
+    return [*check, *init.CODE[architecture], *whole[len(check):]]
+
+
 def _numbers(*pairs: tuple[int, int]) -> bytes:
     """(value, bytes) pairs, little-endian, one behind the other."""
     return b"".join(value.to_bytes(size, "little") for value, size in pairs)
@@ -177,7 +192,7 @@ def _numbers(*pairs: tuple[int, int]) -> bytes:
 
 @trace.narrated(CHAPTER, "put the last program into a sealed memfd", "memfd_create(); fcntl(F_ADD_SEALS)")
 def sealed(which: str = LAST) -> int:
-    """The program `LAST` or `JOIN` in a memfd that can be neither written, grown, shrunk nor unsealed: a close-on-exec
+    """One of the three programs in a memfd that can be neither written, grown, shrunk nor unsealed: a close-on-exec
     descriptor. Source: memfd_create(2)."""
     descriptor = os.memfd_create("minirt", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     os.write(descriptor, image(which))

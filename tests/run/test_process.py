@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from minirt import capabilities
 from minirt.cgroups import tree
 from minirt.errors import CannotInvokeError, CommandNotFoundError, MinirtError
 from minirt.kernel import process
@@ -213,12 +214,24 @@ def test_a_terminal_of_the_containers_own(root: Path) -> None:
     os.close(handle.master)
 
 
-def test_an_init_reaps_and_forwards(root: Path) -> None:
+@pytest.mark.parametrize("more", [(), ("SYS_PTRACE",)])
+def test_an_init_reaps_and_forwards(root: Path, more: tuple[str, ...]) -> None:
+    granted = {"bounding": [*capabilities.DEFAULT, *more]}
     script = "(sleep 0.05 & ) ; sleep 0.3; for p in /proc/[0-9]*/stat; do read -r l < $p; echo $l; done; exit 9"
-    ran = run(root, "sh", "-c", script, init=True)
+    ran = run(root, "sh", "-c", script, init=True, capabilities=granted)
     assert ran.code == 9
     assert ran.text.splitlines()[0].startswith("1 (minirt-init)")
     assert not [line for line in ran.text.splitlines() if ") Z " in line]
+    again = ("sh", "-c", "trap 'echo got it; exit 4' USR1; kill -USR1 1; while :; do sleep 0.05; done")
+    ran = run(root, *again, init=True, capabilities=granted)
+    assert (ran.text, ran.code) == ("got it\n", 4)
+    assert run(root, "sh", "-c", "kill -9 $$", init=True, capabilities=granted).code == 137
+    with pytest.raises(CommandNotFoundError):
+        run(root, "nothing", init=True, capabilities=granted)
+    (root / "broken").write_bytes(b"\x7fELF nonsense")
+    (root / "broken").chmod(0o755)
+    with pytest.raises(CannotInvokeError, match="exec format error"):
+        run(root, "/broken", init=True, capabilities=granted)
 
 
 def test_it_is_born_in_its_cgroup_and_killed_with_it(root: Path) -> None:
@@ -390,12 +403,12 @@ def test_the_sealed_program_cannot_be_changed() -> None:
 
 
 @pytest.mark.parametrize("architecture", ["x86_64", "aarch64"])
-@pytest.mark.parametrize("which", [program.LAST, program.JOIN])
+@pytest.mark.parametrize("which", [program.LAST, program.JOIN, program.INIT])
 def test_the_program_says_in_bytes_what_its_table_says_in_words(which: str, architecture: str, tmp_path: Path) -> None:
     prefix = "" if os.uname().machine == architecture else f"{architecture}-linux-gnu-"
     if not shutil.which(f"{prefix}as"):
         pytest.skip(f"no assembler for {architecture}")
-    words = [text.partition(";")[0].strip() for _, text in program.CODE[architecture][which]]
+    words = [text.partition(";")[0].strip() for _, text in program.code_of(which, architecture)]
     source = (".intel_syntax noprefix\n" if architecture == "x86_64" else "") + "\n".join(words) + "\n"
     (tmp_path / "program.s").write_text(source)
     assert os.system(f"cd {tmp_path} && {prefix}as program.s -o program.o && "

@@ -64,9 +64,11 @@ PARTS: dict[str, tuple[Escape, ...]] = {
                "no Python process is ever in there: the sealed program forks, its child is the first", 12,
                "a child forked by Python executes the script: the machine's interpreter runs it"),
         Escape("exe_of_init", "/proc/1/exe and the memory of the init of `--init`, with SYS_PTRACE",
-               "CVE-2019-5736", "the init is a sealed program too, with the container's own rights", 12,
+               "CVE-2019-5736",
+               "where SYS_PTRACE is granted the init is a sealed program too, with the container's own rights; "
+               "without it nobody can look", 12,
                "the init of chapter 03, which is Python: its file is open to the container",
-               open="the init is still Python, with all rights: safe only without SYS_PTRACE"),
+               open="a second container that has SYS_PTRACE and joins the pid namespace of one that has not"),
         Escape("python_imports", "modules in the image at the place of the machine's standard library",
                "Python documentation, the import system", "nothing can be imported once the root is the image's", 12,
                "the same import with the finders in place: the image's module runs as root"),
