@@ -166,6 +166,10 @@ def _report(chapter: Chapter, workspace: Workspace, verdict: Verdict, solved: li
         else:
             print(f"        {each.function}")
     if verdict.passed:
+        if verdict.untried:
+            reasons = ", ".join(sorted(set(verdict.untried.values())))
+            print(f"\n{len(verdict.untried)} tests were not run here ({reasons}).\nA virtual machine can run them, "
+                  "for example that of lima.yaml; see chapters/your-machine.md.")
         print(f"\nAll right, in {seconds:.1f} s. ", end="")
         _what_next(chapter, workspace)
         return

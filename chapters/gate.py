@@ -180,6 +180,8 @@ class Judge:
         self.of: dict[str, str] = {}
         self.left: dict[str, int] = {}
         self.solved: set[str] = set()
+        self.tried: set[str] = set()  # exercises of which a test has really run
+        self.untried: set[str] = set()  # tests for which this machine lacks something
         self.failed = False
 
     def exercise_of(self, item: pytest.Item) -> str:
@@ -223,7 +225,10 @@ class Judge:
         """Tell how a test, or a part of one, ended."""
         if self.failed:
             return
-        if report.failed or (report.skipped and not hasattr(report, "wasxfail")):
+        if report.skipped and contents.BEYOND_THIS_MACHINE.search(_reason(report)):
+            self.untried.add(report.nodeid)
+            cage.send({"event": "untried", "test": _name(report.nodeid), "reason": _reason(report)})
+        elif report.failed or (report.skipped and not hasattr(report, "wasxfail")):
             self.failed = True
             self.session.shouldstop = "the first failure ends it"
             cage.send(self._failure(report))
@@ -233,9 +238,11 @@ class Judge:
         if self.failed:
             return
         exercise = self.of[nodeid]
-        cage.send({"event": "passed", "test": _name(nodeid), "exercise": exercise})
+        if nodeid not in self.untried:
+            self.tried.add(exercise)
+            cage.send({"event": "passed", "test": _name(nodeid), "exercise": exercise})
         self.left[exercise] -= 1
-        if exercise and not self.left[exercise]:
+        if exercise in self.tried and exercise and not self.left[exercise]:
             self.solved.add(exercise)
             cage.send({"event": "exercise", "exercise": exercise})
 
@@ -248,8 +255,7 @@ class Judge:
         kind, text = properties.get("raised", ["", report.longreprtext])
         event["details"] = report.longreprtext
         if report.skipped:
-            reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
-            text = f"this test was not run here ({reason.removeprefix('Skipped: ')}), so it proves nothing"
+            text = f"this test was not run here ({_reason(report)}), so it proves nothing"
         files = set(self.mapping.values())
         frames = [(str(file), int(line)) for file, line in properties.get("frames", []) if file in files]
         if not frames:  # a report of the cage: the stack of an answer that hangs stands in its text
@@ -269,6 +275,12 @@ class Judge:
         if not event["file"]:
             event |= _definition(event["exercise"], self.mapping)
         return event
+
+
+def _reason(report: pytest.TestReport) -> str:
+    """Why a test was skipped."""
+    text = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    return text.removeprefix("Skipped: ")
 
 
 def sentence(kind: str, text: str, test: str = "") -> str:

@@ -59,6 +59,7 @@ class Verdict:
     line: int = 0
     manual: list[str] = dataclasses.field(default_factory=list)
     details: str = ""  # what pytest would print
+    untried: dict[str, str] = dataclasses.field(default_factory=dict)  # test -> what this machine lacks for it
     seconds: float = 0.0
 
 
@@ -92,6 +93,9 @@ def check(chapter: Chapter, workspace: Workspace) -> Verdict:
             verdict.tests[last] = verdict.tests.get(last, 0) + 1
         elif kind == "exercise":
             verdict.solved.append(event["exercise"])
+        elif kind == "untried":
+            verdict.untried[event["test"]] = event["reason"]
+            running = ""
         elif kind == "failed":
             _failed(verdict, event, chapter, workspace)
             running = ""

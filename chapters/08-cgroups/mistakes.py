@@ -102,7 +102,7 @@ def settings__no_swap_is_forgotten(resources: dict[str, Any]) -> list[tuple[str,
     memory = resources.get("memory") or {}
     if memory.get("swap") == -1:
         wanted.append(("memory.swap.max", "max"))
-    elif memory.get("swap", 0) > memory.get("limit", 0):
+    elif (memory.get("swap") or 0) > (memory.get("limit") or 0):
         wanted.append(("memory.swap.max", str(memory["swap"] - memory["limit"])))
     return wanted
 

@@ -140,7 +140,7 @@ def settings(resources: dict[str, Any]) -> list[tuple[str, str]]:
     - "cpu" "shares" goes into `cpu.weight`, converted by `weight`.
     - Then what `io_settings` makes of "blockIO".
 
-    Sources: OCI runtime-spec config-linux.md, cgroup-v2.rst "Controllers".
+    Sources: cgroups(7), cgroup-v2.rst "Controllers", OCI runtime-spec config-linux.md.
     """
     memory, cpu = resources.get("memory") or {}, resources.get("cpu") or {}
     wanted = []
@@ -196,7 +196,7 @@ def kill(path: str) -> None:
     Do not list and signal them: a process may fork faster than one can read. The kernel has a file for it,
     `cgroup.kill` (Linux 5.14): a 1 written there also catches forks that are under way. The file is not made if it is
     missing: where the group is gone (FileNotFoundError), nothing is to be done. `write` writes. Raises OSError for any
-    other reason. Source: cgroup-v2.rst "cgroup.kill".
+    other reason. Sources: cgroups(7), cgroup-v2.rst "cgroup.kill".
     """
     try:
         write(f"{path}/cgroup.kill", "1")
@@ -261,7 +261,7 @@ def oom_kills(path: str) -> int:
     The exit code does not tell: 137 is any SIGKILL, an administrator's too. `memory.events` counts, on a line each,
     how often the limit was touched ("max"), how often it could not be met ("oom"), and how many processes were killed
     for it ("oom_kill"): that last one counts. `pairs` reads such a file. 0 where the file is missing.
-    Source: cgroup-v2.rst "Memory Interface Files".
+    Sources: cgroups(7), cgroup-v2.rst "Memory Interface Files".
     """
     return pairs(f"{path}/memory.events").get("oom_kill", 0)
 
