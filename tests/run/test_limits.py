@@ -6,6 +6,8 @@ Whichever version of control groups has the controllers here is the one that is 
 from __future__ import annotations
 
 import os
+import re
+import subprocess
 import time
 from pathlib import Path
 
@@ -186,3 +188,38 @@ def test_a_parent_of_ones_own(tool):
     tool("rm", "-f", "child")
     for point in set(tree.mounts().values()):
         assert not os.path.exists(f"{point}/lab/bench/{id}")
+
+
+# -- version 1 alone ------------------------------------------------------------------------------------------------
+
+
+def test_everything_works_with_version_1_alone(tool):
+    """The tree of version 2 is taken away in a mount namespace of our own; what minirt finds then is version 1."""
+    if "freezer" not in tree.mounts():
+        pytest.skip("needs cgroup controllers")
+    version_2 = tree.mounts().get("")
+    away = f"umount {version_2};" if version_2 else ""
+
+    def run(*words: str, status: int | None = 0) -> subprocess.CompletedProcess[bytes]:
+        script = f'{away} exec "$@"'
+        done = subprocess.run(["unshare", "-m", "sh", "-c", script, "sh", *tool.words(*words)], env=tool.environment,
+                              capture_output=True, stdin=subprocess.DEVNULL, timeout=40, check=False)
+        assert status is None or done.returncode == status, done.stderr
+        return done
+
+    run("run", "-d", "--name", "old", "-m", "64m", "--cpus", "0.5", "--pids-limit", "20", "busybox", "sleep", "100")
+    id = tool.inspect("old")["Id"]
+    mine = Path(f"/proc/{tool.pid('old')}/cgroup").read_text()
+    for controller in ("freezer", "memory", "cpu", "pids"):
+        assert re.search(rf":{controller}:.*/minirt/{id}$", mine, re.MULTILINE), mine
+    assert files(id, "memory.limit_in_bytes") == str(64 * MIB)
+    assert b"minirt" in run("exec", "old", "sh", "-c", "echo minirt").stdout
+    run("pause", "old")
+    run("unpause", "old")
+    run("rm", "-f", "old")
+    assert tool.left() == []
+    done = run("run", "--rm", "busybox", "sh", "-c", "mknod /tmp/port c 10 200; cat /tmp/port", status=1)
+    assert b"Operation not permitted" in done.stderr
+    run("run", "--name", "eater", "-m", "20m", "--memory-swap", "20m", "busybox", "sh", "-c",
+        "head -c 200m /dev/zero | tail > /dev/null", status=None)
+    assert tool.inspect("eater")["State"]["OOMKilled"] is True
