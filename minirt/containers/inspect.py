@@ -98,7 +98,7 @@ def host_config(host: dict[str, Any]) -> dict[str, Any]:
     """ "HostConfig", with what Docker keeps there and minirt decides by itself."""
     volumes = [mount for mount in host["Mounts"] if mount.get("Create")]
     return {
-        **host,
+        **{name: value for name, value in host.items() if name != "limited"},
         "Binds": [_bind(mount) for mount in volumes] or None,
         "Mounts": [_mount(mount) for mount in host["Mounts"] if not mount.get("Create")] or None,
         "Tmpfs": host["Tmpfs"] or None,

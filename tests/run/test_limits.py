@@ -82,6 +82,7 @@ def test_what_was_asked_for_is_inspected(tool):
     wanted = {"Memory": 64 * MIB, "MemorySwap": 128 * MIB, "MemoryReservation": 32 * MIB, "NanoCpus": 500000000,
               "CpuShares": 512, "PidsLimit": 20, "CgroupParent": "lab", "DeviceCgroupRules": ["c 1:11 r"]}
     assert {name: host[name] for name in wanted} == wanted
+    assert not [name for name in host if name[0].islower()], "these are Docker's names"
     tool("create", "--name", "plain", "busybox")
     host = tool.inspect("plain")["HostConfig"]
     assert (host["Memory"], host["PidsLimit"], host["CgroupnsMode"]) == (0, None, "private")
