@@ -352,6 +352,21 @@ def test_a_joined_command_that_cannot_run_says_so(root: Path, sleeper: Container
         sleeper.join(root, "/broken")
 
 
+@pytest.mark.parametrize("number", [10, 266, 2570, 0x227B, 0x3F0A0A])
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_pid_is_read_whatever_its_bytes_look_like(number: int, order: int) -> None:
+    """A byte of a pid may be the end of a line, and the half that fails may write first."""
+    told, tell = os.pipe()
+    gate, gate_in = os.pipe()
+    answers = [value.to_bytes(4, "little", signed=True) for value in (number, -8)][::order]
+    os.write(tell, b'{"ready": 1}\n{"step": [12, "a step", ""]}\n' + b"".join(answers))
+    os.close(tell)
+    waiting = join.Joined(0, -1, told, gate_in, None, "name")
+    waiting.open_gate()
+    os.close(gate)
+    assert waiting._rest == b"".join(answers)
+
+
 def test_joining_with_a_terminal(root: Path, sleeper: Container) -> None:
     text, code = sleeper.join(root, "sh", "-c", "tty; exec 3<>/dev/tty && echo controlled", terminal=True)
     assert (text.replace("\r", "").split(), code) == (["/dev/pts/0", "controlled"], 0)
