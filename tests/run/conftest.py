@@ -23,7 +23,6 @@ from tests import images
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 START = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from minirt.__main__ import main; main()"
-WARNING = "minirt: not isolated yet"
 _prepared: dict[str, str] = {}
 
 
@@ -51,15 +50,13 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 class Done:
-    """What a command left: `status`, `out`, `err` without the line that warns of missing walls."""
+    """What a command left: `status`, `out`, `err`, and `raw`, its output as bytes."""
 
     def __init__(self, status: int, out: bytes, err: bytes) -> None:
         self.status = status
         self.raw = out
         self.out = out.decode("utf-8", "surrogateescape")
-        lines = err.decode("utf-8", "surrogateescape").splitlines(keepends=True)
-        self.err = "".join(line for line in lines if not line.startswith(WARNING))
-        self.warned = len(lines) - len(self.err.splitlines())
+        self.err = err.decode("utf-8", "surrogateescape")
 
 
 class Tool:
