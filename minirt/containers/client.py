@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from minirt.containers.record import Container
 
 KEYS = "\x10\x11"  # Ctrl-P Ctrl-Q: those by which one leaves a container's terminal
-INT, QUIT, KILL, TERM, WINCH, HUP = 2, 3, 9, 15, 28, 1
+INT, QUIT, KILL, TERM, WINCH, HUP, PIPE = 2, 3, 9, 15, 28, 1, 13
 # Not forwarded, as in Docker: what tells of our own children, pipes and mistakes, or is about our own terminal.
 OURS = (4, 5, 7, 8, 9, 11, 13, 17, 19, 21, 22, 23, 28, 32, 33)
 FORWARDED = tuple(number for number in range(1, 65) if number not in OURS)
@@ -76,6 +76,10 @@ class Client:
                     self.give_back()
                     os.write(2, b"read escape sequence\n")
                     return 0
+                elif "broken" in message:
+                    self.give_back()
+                    _signal.signal(PIPE, _signal.SIG_DFL)
+                    os.kill(os.getpid(), PIPE)
                 elif "started" in message:
                     self.id = message["started"]
                     if until == "started":

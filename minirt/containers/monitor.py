@@ -381,14 +381,20 @@ class Monitor:
         for peer in self.peers:
             outlet = peer.outlets.get(source.number)
             if outlet is not None and not outlet.write(data):
-                del peer.outlets[source.number]
+                self.lose(peer, source.number)
         self.log.write(source.name, data)
 
     def on_room(self, peer: Peer, number: int) -> None:
         """An outlet takes bytes again."""
         outlet = peer.outlets.get(number)
         if outlet is not None and not outlet.flush():
-            del peer.outlets[number]
+            self.lose(peer, number)
+
+    def lose(self, peer: Peer, number: int) -> None:
+        """Nobody reads a client's output any more (`run ... | head`): the client shall end as a writer to a broken pipe
+        does, and the container goes on."""
+        del peer.outlets[number]
+        peer.say({"broken": number})
 
     def on_input(self, peer: Peer) -> None:
         """A client typed something."""

@@ -8,7 +8,8 @@ were the settings before; `{"go": 1}`: it has told the narration; `{"leave": 1}`
 [STDIN, STDOUT, STDERR]}` with that many descriptors, or `{"wait": 1}`, or `{"remove": 1}`: remove it at its end.
 
 From the monitor: `{"error": SENTENCE, "code": N}`; `{"walls": 1}`: tell the narration now;
-`{"started": ID}`; `{"left": 1}`: the user detached; `{"exit": CODE}`.
+`{"started": ID}`; `{"left": 1}`: the user detached; `{"broken": N}`: nobody reads that output of its any more;
+`{"exit": CODE}`.
 
 Manual pages: unix(7), "SCM_RIGHTS".
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import time
 from pathlib import Path
@@ -515,3 +516,13 @@ def test_only_the_chosen_streams_are_attached(tool):
     assert tool("run", "--rm", *given, "busybox", "sh", "-c", script, input="typed").out == "out\ntyped"
     assert "--attach and --detach" in tool("run", "-d", "-a", "stdout", "busybox", status=125).err
     assert "valid streams are" in tool("run", "-a", "nosuch", "busybox", status=125).err
+
+
+def test_a_client_whose_reader_is_gone_ends_as_a_writer_to_a_broken_pipe(tool):
+    script = " ".join(shlex.quote(word) for word in tool.words(
+        "run", "--name", "endless", "busybox", "sh", "-c", "while :; do echo y; done"))
+    done = subprocess.run(["bash", "-c", f"{script} | head -1; echo ${{PIPESTATUS[0]}}"], env=tool.environment,
+                          capture_output=True, text=True, timeout=30, check=False)
+    assert done.stdout.split() == ["y", "141"], "head has read enough: 128 + SIGPIPE, as for any program"
+    assert tool("ps", "--format", "{{.Names}}").out.split() == ["endless"], "the container goes on, as Docker's does"
+    tool("rm", "-f", "endless")
