@@ -216,8 +216,8 @@ def bind_devices(root: int, extra: Iterable[dict[str, Any]] = ()) -> None:
     """Put into the /dev below `root` what `mnt.make_devices` would make there, as bind mounts of the machine's nodes:
     mknod(2) is refused in a user namespace, whatever the capabilities, or anybody could make himself a disk.
 
-    `extra` are entries of "devices" of the OCI specification, with "source" where the machine's node is. Raises OSError, KernelError when the machine has no node
-    for one.
+    `extra` are entries of "devices" of the OCI specification, with "source", where the machine's node is. Raises
+    OSError, KernelError when the machine has no node for one.
     """
     wanted = [(path, path, major, minor) for path, _, major, minor, _ in mnt.DEVICES]
     wanted += [(each["path"], each.get("source", each["path"]), each["major"], each["minor"]) for each in extra]
