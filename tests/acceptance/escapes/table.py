@@ -110,7 +110,7 @@ PARTS: dict[str, tuple[Escape, ...]] = {
         Escape("signals", "signal a process of the machine by its pid", "pid_namespaces(7)",
                "a pid namespace: there is no such number", 3, "`--pid host`: the process ends"),
         Escape("ptrace", "read the memory of a process of the machine", "ptrace(2), process_vm_readv(2)",
-               "a pid namespace: there is no such number", 3, "`--pid host --cap-add SYS_PTRACE`: it is attached"),
+               "a pid namespace: there is no such number", 3, "`--pid host --privileged`: it is attached"),
         Escape("joined_pid_namespace", "with `--pid container:NAME`, look for processes of the machine",
                "found in minirt itself", "the process is born in that namespace, not moved there", 3,
                "a clone that stays where its parent is: the machine's processes are seen",
@@ -169,10 +169,11 @@ INTRODUCTION = """
 
 Is a container a safe place for a program that you do not trust? People have found ways out of every container runtime.
 Most ways are known by a number, so they can be tried. That is what this page lists: each attack was run against
-`minirt run` and `minirt exec`, and did not get out.
+`minirt run` and `minirt exec`, or against the function beneath them with the same walls, and did not get out.
 
 An attack that fails proves little: it may have been written badly. So each one has a **control**: the same attack on
-the same container with one wall taken away. There it must succeed. The column "without it" says what happens then.
+the same container with one wall taken away. There it must succeed. The column "without it" says what happens then, or why there is nothing
+to compare with.
 
 <!-- Made by tests/acceptance/escapes/table.py: change the table there. -->
 """
