@@ -172,8 +172,8 @@ Most ways are known by a number, so they can be tried. That is what this page li
 `minirt run` and `minirt exec`, or against the function beneath them with the same walls, and did not get out.
 
 An attack that fails proves little: it may have been written badly. So each one has a **control**: the same attack on
-the same container with one wall taken away. There it must succeed. The column "without it" says what happens then, or why there is nothing
-to compare with.
+the same container with one wall taken away. There it must succeed. The column "without it" says what happens then, or
+why there is nothing to compare with.
 
 <!-- Made by tests/acceptance/escapes/table.py: change the table there. -->
 """
