@@ -457,7 +457,8 @@ def test_root_keeps_fourteen_capabilities_and_others_none(root: Path) -> None:
 
 
 def test_a_specification_may_give_an_ordinary_user_ambient_capabilities(root: Path) -> None:
-    every = dict.fromkeys(("bounding", "permitted", "effective", "inheritable", "ambient"), ["CAP_NET_BIND_SERVICE"])
+    sets = ("bounding", "permitted", "effective", "inheritable", "ambient")
+    every = {name: ["CAP_NET_BIND_SERVICE"] for name in sets}
     shown = run(root, "grep", "^Cap", "/proc/self/status", user={"name": "web"}, capabilities=every).text
     assert {int(line.split()[1], 16) for line in shown.splitlines()} == {1 << 10}
     permitted = {key: every[key] for key in ("bounding", "permitted", "effective")}
