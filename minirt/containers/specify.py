@@ -62,7 +62,7 @@ def specification(container: record.Container) -> dict[str, Any]:
         "linux": {
             "namespaces": namespaces(host),
             "devices": [],
-            "maskedPaths": list(specs.MASKED_PATHS),
+            "maskedPaths": [*specs.MASKED_PATHS, *thermal_throttles()],
             "readonlyPaths": list(specs.READONLY_PATHS),
             "seccomp": seccomp(host),
             "cgroupsPath": f"/{container.group_name}",
@@ -93,6 +93,14 @@ def specification(container: record.Container) -> dict[str, Any]:
 
         privileged.open_up(spec)
     return spec
+
+
+def thermal_throttles() -> list[str]:
+    """What each processor tells of its heat, which tells what others compute; Docker masks it where it exists."""
+    cpus = "/sys/devices/system/cpu"
+    if not os.path.exists(f"{cpus}/cpu0/thermal_throttle"):
+        return []
+    return [f"{cpus}/{name}/thermal_throttle" for name in os.listdir(cpus) if name[3:].isdigit()]
 
 
 def granted(host: dict[str, Any]) -> list[str]:
