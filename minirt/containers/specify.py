@@ -9,6 +9,8 @@ show them.
 
 from __future__ import annotations
 
+import os
+
 from minirt import capabilities, state
 from minirt.cgroups import devices
 from minirt.containers import record
