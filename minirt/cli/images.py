@@ -31,6 +31,11 @@ def load(options: Options) -> int:
     """`minirt load`."""
     from minirt.images.load import load as load_archive
 
+    if os.geteuid():
+        from minirt.namespaces import rootless
+
+        for sentence in rootless.news([rootless.maps()[2]]):
+            os.write(2, f"{PROGRAM}: {sentence}\n".encode())
     source = 0
     if options["input"] and options["input"] != "-":
         try:

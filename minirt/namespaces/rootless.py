@@ -227,7 +227,7 @@ def news(sentences: Sequence[str]) -> list[str]:
         known = read_file(path).decode().splitlines()
     except FileNotFoundError:
         known = []
-    fresh = [sentence for sentence in sentences if sentence not in known]
+    fresh = [sentence for sentence in sentences if sentence and sentence not in known]
     if fresh:
         state.write_atomic(path, "".join(f"{sentence}\n" for sentence in known + fresh).encode(), sync=False)
     return fresh
