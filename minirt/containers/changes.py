@@ -24,6 +24,10 @@ def of(container: Container) -> list[tuple[str, str]]:
     upper = f"{container.directory}/upper"
     if not os.path.isdir(upper):
         return []  # made, and never started
+    if os.geteuid():
+        from minirt.namespaces import rootless
+
+        return [(kind, path) for kind, path in rootless.call(lambda: of(container))]  # the files have many owners
     found = overlay.changes(upper, layers)
     own = {path for _, path in found} - set(PLACES)
     # A directory that is changed only because a place was made in it has not changed either.

@@ -91,8 +91,7 @@ def unpack_stored(identifier: str) -> dict[str, Any]:
     if os.geteuid():
         from minirt.namespaces import rootless
 
-        rootless.call(lambda: unpack_stored(identifier))  # in a child: who starts a container stays what he is
-        record: dict[str, Any] = state.read_json(f"{state.root()}/chains/{identifier.removeprefix('sha256:')}")
+        record: dict[str, Any] = rootless.call(lambda: unpack_stored(identifier))
         return record
     owners = _become_root()
     with store.Work() as work:

@@ -22,6 +22,7 @@ from minirt.state import read_file
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from typing import Any
 
     from minirt.namespaces.user import Map
 
@@ -135,24 +136,25 @@ def _refused(sentence: str) -> str:
     return f"{sentence}; see minirt doctor"
 
 
-def call(function: Callable[[], object]) -> None:
+def call(function: Callable[[], Any]) -> Any:
     """Call `function` as root of this user's namespace: in a child that enters one, or right here where this process
-    is root already. Raises MinirtError with the sentence of what it raised."""
+    is root already. Returns what it returned, as JSON knows it. Raises MinirtError with the sentence of what it raised.
+    """
     if os.geteuid() == 0:
-        function()
-        return
+        return function()
     hear, speak = os.pipe()
 
     def child() -> int:
         os.close(hear)
         try:
             enter()
-            function()
+            answer = {"value": function()}
         except (MinirtError, OSError) as error:
             about = f": {error.filename}" if isinstance(error, OSError) and error.filename else ""
-            said = f"{error.strerror}{about}" if isinstance(error, OSError) else str(error)
-            os.write(speak, said.encode("utf-8", "surrogateescape"))
-            return 1
+            answer = {"error": f"{error.strerror}{about}" if isinstance(error, OSError) else str(error)}
+        message = state.dumps(answer).encode()
+        while message:
+            message = message[os.write(speak, message):]
         return 0
 
     pid = process.fork_call(child)
@@ -162,7 +164,11 @@ def call(function: Callable[[], object]) -> None:
         said += part
     os.close(hear)
     if process.wait(pid):
-        raise MinirtError(said.decode("utf-8", "surrogateescape") or "a process of ours was killed")
+        raise MinirtError("a process of ours was killed")
+    result = state.loads(said)
+    if "error" in result:
+        raise MinirtError(result["error"])
+    return result["value"]
 
 
 def owners() -> Callable[[int, int], tuple[int, int]]:

@@ -123,15 +123,28 @@ def test_exit_codes_are_those_of_root(alice: User) -> None:
 
 @with_helpers
 def test_files_belong_to_the_users_own_ids_and_go_with_the_container(alice: User) -> None:
-    alice("run", "--name", "web", "busybox", "sh", "-c", "touch /a; touch /b; chown 33:33 /b")
+    alice("run", "--name", "web", "busybox", "sh", "-c", "touch /a; touch /b; chown 33:33 /b;"
+          "mkdir -m 700 /d; touch /d/deep; chown 33 /d")
     upper = next(Path(alice.home).glob(".local/share/minirt/containers/*/upper"))
     assert (upper / "a").stat().st_uid == 1234
     assert (upper / "b").stat().st_uid == FIRST + 32
     assert 0 not in {path.lstat().st_uid for path in Path(alice.home).rglob("*")}, "nothing became the machine's root's"
+    assert alice("diff", "web").stdout.splitlines() == ["A /a", "A /b", "A /d", "A /d/deep"]
     alice("rm", "web")
     alice("rmi", "busybox")
     assert alice.left() == []
     assert not list(Path(alice.home).glob(".local/share/minirt/layers/[0-9a-f]*"))
+
+
+@with_helpers
+def test_an_image_that_another_tool_stored_is_unpacked_at_its_first_start(alice: User) -> None:
+    store = Path(alice.home) / ".local/share/minirt"
+    for record in (store / "chains").iterdir():
+        record.unlink()
+    for layer in [*store.glob("layers/[0-9a-f]*"), *store.glob("layers/l/*")]:
+        layer.unlink() if layer.is_symlink() else shutil.rmtree(layer)
+    assert alice("run", "--rm", "busybox", "id", "-u").stdout == "0\n"
+    assert {path.stat().st_uid for path in store.glob("layers/*/diff/*")} == {alice.uid}
 
 
 @with_helpers
