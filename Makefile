@@ -69,8 +69,11 @@ lint: $(VENV)/.test
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 
+# The triads have judges of their own that work side by side: workers of pytest would each start all of them again.
+TRIADS := tests/house/test_triads.py
 test: lint
-	$(PYTEST) -n auto -q tests --ignore=tests/acceptance --ignore=tests/faults --ignore=tests/vm --ignore=tests/site
+	$(PYTEST) -n auto -q tests --ignore=$(TRIADS) $(addprefix --ignore=tests/,acceptance faults vm site)
+	$(PYTEST) -q $(TRIADS)
 
 test-deps: ready
 	@.ci/test-deps
