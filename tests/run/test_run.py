@@ -307,13 +307,15 @@ def test_the_callers_descriptors_keep_their_flags(tool):
     assert os.read(reading, 10) == b"", "the monitor kept a copy of the caller's descriptor"
 
 
-def test_a_reader_that_leaves_does_not_take_the_exit_code(tool):
+def test_a_reader_that_leaves_takes_the_client_and_not_the_exit_code(tool):
     reading, writing = os.pipe()
-    process = tool.start("run", "--rm", "busybox", "sh", "-c", "sleep 0.3; echo lost; sleep 0.1; exit 9",
+    process = tool.start("run", "--name", "left", "busybox", "sh", "-c", "sleep 0.3; echo lost; sleep 0.1; exit 9",
                          stdout=writing)
     os.close(writing)
     os.close(reading)
-    assert process.wait(20) == 9
+    assert process.wait(20) == -signal.SIGPIPE
+    assert tool("wait", "left").out == "9\n"
+    assert tool("logs", "left").out == "lost\n"
 
 
 def test_a_slow_reader_slows_the_container_and_loses_nothing(tool):
