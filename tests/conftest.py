@@ -224,6 +224,7 @@ def _run_here(item: pytest.Item, stacks: int, seconds: float) -> None:
     # must lie on the cage's own state root.
     item.session._setupstate = SetupState()
     item.config._tmp_path_factory._basetemp = None  # type: ignore[attr-defined]
+    item.config._tmp_path_factory._given_basetemp = None  # type: ignore[attr-defined]  # pytest-xdist gives one
     observe.alarm = (stacks, time.monotonic() + max(seconds - 0.3, seconds / 2))
     observe.watch_the_clock()
     before = observe.snapshot()

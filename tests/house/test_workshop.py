@@ -30,7 +30,8 @@ class Learner:
     def __init__(self) -> None:
         subprocess.run(["useradd", "--create-home", "learner"], check=True)
         Path("/etc/sudoers.d/learner").write_text("learner ALL=(ALL) NOPASSWD: ALL\n")
-        for directory in Path(sys.base_prefix).parents:  # an interpreter in root's home is nobody else's
+        # An interpreter or an environment in root's home is nobody else's.
+        for directory in {*Path(sys.base_prefix).parents, *Path(sys.prefix).parents}:
             directory.chmod(directory.stat().st_mode | 0o055)
         self.checkout = Path("/home/learner/minirt")
         tree.write(21, self.checkout)

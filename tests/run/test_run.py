@@ -138,7 +138,10 @@ def test_working_directory_is_made_and_must_be_absolute(tool):
     ],
 )
 def test_users_and_groups_are_looked_up_in_the_image(tool, user, expected):
-    assert tool("run", "--rm", "-u", user, "busybox", "id").out.strip() == expected
+    shown = tool("run", "--rm", "-u", user, "busybox", "id").out
+    # Busybox and coreutils list the groups in different orders.
+    assert sorted(shown.strip().replace("groups=", "").replace(",", " ").split()) == \
+        sorted(expected.replace("groups=", "").replace(",", " ").split())
 
 
 def test_additional_groups_and_the_users_seen_from_outside(tool, outside):
@@ -425,8 +428,9 @@ def test_capabilities_are_dockers_fourteen_and_can_be_chosen(tool, outside):
     shown = tool("run", "--rm", "--cap-drop", "all", "--cap-add", "NET_RAW", "busybox", "grep", "Cap",
                  "/proc/self/status").out
     assert [line.split()[1] for line in shown.splitlines()][1:4] == ["0000000000002000"] * 3
-    assert "permission denied" in tool("run", "--rm", "busybox", "mount", "-t", "tmpfs", "x", "/tmp",
-                                             status=1).err
+    # Busybox's mount ends with 1, util-linux's with 32.
+    refused = tool("run", "--rm", "busybox", "mount", "-t", "tmpfs", "x", "/tmp", status=None)
+    assert refused.status in (1, 32) and "permission denied" in refused.err
     assert 'unknown capability: "CAP_NOSUCH"' in tool("run", "--cap-add", "nosuch", "busybox", status=125).err
 
 
@@ -454,7 +458,8 @@ def test_exec_can_be_privileged(tool, outside):
     look = ("grep", "CapEff", "/proc/self/status")
     assert tool("exec", "box", *look).out.split()[1] == "00000000a80425fb"
     assert tool("exec", "--privileged", "box", *look).out.split()[1] == outside.status("self")["CapBnd"].strip()
-    assert "permission denied" in tool("exec", "box", "mount", "-t", "tmpfs", "x", "/tmp", status=1).err
+    refused = tool("exec", "box", "mount", "-t", "tmpfs", "x", "/tmp", status=None)
+    assert refused.status in (1, 32) and "permission denied" in refused.err
     tool("exec", "--privileged", "box", "mount", "-t", "tmpfs", "x", "/tmp")
 
 
