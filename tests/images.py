@@ -20,8 +20,9 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PROGRAMS = (
     "sh", "cat", "chmod", "cp", "cut", "date", "dd", "df", "echo", "env", "expr", "false", "find", "grep", "head",
     "hostname", "id", "kill", "ln", "ls", "mkdir", "mknod", "mount", "mv", "nproc", "od", "printf", "ps", "pwd",
-    "readlink", "rm", "rmdir", "sed", "sleep", "sort", "stat", "stty", "sync", "tail", "tee", "test", "touch", "tr", "true", "tty",
-    "umount", "uname", "wc", "whoami", "ip", "ipcs", "ipcmk", "seq", "tar", "timeout", "unshare", "vi", "xargs", "yes",
+    "readlink", "rm", "rmdir", "sed", "sleep", "sort", "stat", "stty", "sync", "tail", "tee", "test", "touch", "tr",
+    "true", "tty", "umount", "uname", "wc", "whoami", "ip", "ipcs", "ipcmk", "seq", "tar", "timeout", "unshare", "vi",
+    "xargs", "yes",
 )
 PASSWD = (
     "root:x:0:0:root:/root:/bin/sh\n"
