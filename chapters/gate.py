@@ -301,7 +301,7 @@ def _definition(exercise: str, mapping: dict[str, str]) -> dict[str, Any]:
     """Say where the judged file defines an exercise's function; empty where it does not."""
     for module, file in mapping.items():
         if exercise.startswith(module + "."):
-            with contextlib.suppress(skeleton.NoSuchPieceError):
+            with contextlib.suppress(skeleton.NoSuchPieceError, OSError):  # an answer may have removed every file
                 first, _ = skeleton.lines_of(Path(file).read_text(), exercise[len(module) + 1 :])
                 return {"file": file, "line": first}
     return {}
