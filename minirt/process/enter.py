@@ -178,6 +178,7 @@ def execute(spec: dict[str, Any], program: int, seccomp: bytes = b"") -> NoRetur
     path = find_program(wanted["args"][0], env)
     for signal in (_signal.SIGPIPE, _signal.SIGXFSZ):
         _signal.signal(signal, _signal.SIG_DFL)  # Python ignores these two, and exec would keep them ignored
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, ())  # and what whoever started us had blocked stays blocked, too
     trace.step(CHAPTER, f"become {path}", f"execveat(memfd); execve({path!r})")
     os.close(root)
     os.close(directory)

@@ -374,8 +374,8 @@ def test_a_command_killed_on_its_way_leaves_nothing(tool, delay, eventually):
             pass
     process.kill()
     process.wait()
-    time.sleep(0.1)
-    tool("run", "--rm", "--name", "box", "busybox", "true")
+    # A monitor that was forked between our look and our kill lives on until its container has ended.
+    eventually(lambda: tool("run", "--rm", "--name", "box", "busybox", "true", status=None).status == 0)
     tool("create", "--name", "other", "busybox")
     tool("rm", "other")
     eventually(lambda: tool.left() == [])
