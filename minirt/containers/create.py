@@ -44,9 +44,7 @@ def make(asked: Mapping[str, Any], arguments: Sequence[str], id: str = "") -> re
     container = record.Container(id or state.new_id(), {})
     lock = None
     if not id:
-        os.makedirs(container.run_directory, 0o700)
-        lock = state.Lock(container.lock_path)
-        lock.acquire()
+        lock = container.first_lock()
     make_directory(container)
     try:
         from minirt.images import lookup

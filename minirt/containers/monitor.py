@@ -66,10 +66,7 @@ def take_lock(container: record.Container) -> state.Lock:
     """Makes the run directory of a new container and takes its lock, in this order before anything else of it
     exists.
     """
-    os.makedirs(container.run_directory, 0o700)
-    lock = state.Lock(container.lock_path)
-    lock.acquire()
-    return lock
+    return container.first_lock()
 
 
 class Monitor:

@@ -61,6 +61,20 @@ class Container:
         parent = self.config.get("HostConfig", {}).get("CgroupParent", "").strip("/")
         return f"{parent or 'minirt'}/{self.id}"
 
+    def first_lock(self) -> state.Lock:
+        """Makes the run directory of a new container and takes its lock.
+
+        A sweep that comes between the two takes the directory for something left behind: then once more.
+        """
+        lock = state.Lock(self.lock_path)
+        while True:
+            os.makedirs(self.run_directory, 0o700, exist_ok=True)
+            try:
+                lock.acquire()
+                return lock
+            except FileNotFoundError:
+                pass
+
     def save(self, sync: bool = True) -> None:
         """Writes the configuration; with `sync` it is on the disk when this returns."""
         state.write_json(f"{self.directory}/config.json", self.config, sync=sync)
