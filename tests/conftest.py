@@ -16,6 +16,7 @@ import itertools
 import os
 import re
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -31,6 +32,11 @@ if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
 from chapters import cage, contents, observe  # noqa: E402
+
+# A run in the background of a shell, or under nohup, begins with some signals ignored, and all its children would too.
+for _number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, signal.default_int_handler if _number == signal.SIGINT else signal.SIG_DFL)
 
 SECONDS = 60.0  # that a test may take in its cage, where neither a marker nor the judge says otherwise
 ALLOWED_SKIPS = Path(__file__).with_name("allowed_skips.txt")

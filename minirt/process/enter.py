@@ -137,6 +137,17 @@ def set_limits(limits: Sequence[dict[str, Any]]) -> None:
             raise MinirtError(f"cannot set {limit['type']} to {limit['soft']}:{limit['hard']}: {error}") from None
 
 
+def reset_signals() -> None:
+    """Let every signal do what it does by default, and block none: what is ignored or blocked stays so across an exec.
+
+    Python ignores SIGPIPE and SIGXFSZ for itself, `nohup` and a shell's `&` some others. Source: execve(2), signal(7).
+    """
+    for number in range(1, 32):
+        if _signal.getsignal(number) == _signal.SIG_IGN:
+            _signal.signal(number, _signal.SIG_DFL)
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
+
+
 def execute(spec: dict[str, Any], program: int, seccomp: bytes = b"") -> NoReturn:
     """Become the command of `spec["process"]` by way of the sealed `program`, behind the assembled filter `seccomp`
     (empty: none). The root is the container's already.
@@ -176,9 +187,7 @@ def execute(spec: dict[str, Any], program: int, seccomp: bytes = b"") -> NoRetur
     except OSError as error:
         raise CannotInvokeError(f"chdir to {wanted['cwd']}: {error.strerror}") from None
     path = find_program(wanted["args"][0], env)
-    for signal in (_signal.SIGPIPE, _signal.SIGXFSZ):
-        _signal.signal(signal, _signal.SIG_DFL)  # Python ignores these two, and exec would keep them ignored
-    _signal.pthread_sigmask(_signal.SIG_SETMASK, ())  # and what whoever started us had blocked stays blocked, too
+    reset_signals()
     trace.step(CHAPTER, f"become {path}", f"execveat(memfd); execve({path!r})")
     os.close(root)
     os.close(directory)
