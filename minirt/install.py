@@ -135,7 +135,8 @@ def make_bundle(target: Path, package: Path | None) -> int:
 
 
 def _compiled(file: Path) -> bytes:
-    return marshal.dumps(compile(file.read_bytes(), str(file), "exec", dont_inherit=True))
+    # Without docstrings and assertions (as -OO): half the bytes to read at each start, and nobody reads them there.
+    return marshal.dumps(compile(file.read_bytes(), str(file), "exec", dont_inherit=True, optimize=2))
 
 
 def _replace(target: Path, content: bytes, mode: int) -> None:
