@@ -225,4 +225,5 @@ def test_the_container_program_shows_its_specification(container: Callable[..., 
 
     wanted = json.loads(container("--spec", "/", "true").stdout)
     assert wanted["process"]["args"] == ["true"]
-    assert {entry["type"] for entry in wanted["linux"]["namespaces"]} >= {"pid", "uts", "mount", "ipc", "network"}
+    kinds = {entry["type"] for entry in wanted["linux"]["namespaces"]}
+    assert kinds == {"pid", "uts", "mount", "ipc", "network", "cgroup"}
