@@ -46,6 +46,8 @@ MODULES = {
     "rmi": "minirt.cli.images",
     "tag": "minirt.cli.images",
     "image inspect": "minirt.cli.images",
+    "registry serve": "minirt.cli.serve",
+    "registry garbage-collect": "minirt.cli.serve",
     "xray": "minirt.cli.xray",
     "version": "minirt.cli.version",
     "completion": "minirt.cli.completion",
@@ -83,6 +85,10 @@ GROUPS: dict[str, tuple[str, dict[str, str]]] = {
             "tag": "tag",
             "inspect": "image inspect",
         },
+    ),
+    "registry": (
+        "Serve images to others",
+        {"serve": "registry serve", "garbage-collect": "registry garbage-collect"},
     ),
 }
 
@@ -309,6 +315,8 @@ def group_usage(group: str) -> str:
     known = {name: summary for _, rows in SUMMARIES for name, summary in rows}
     known.update({"image inspect": known["inspect"], "container inspect": known["inspect"]})
     known["container prune"] = "Remove all stopped containers"
+    known["registry serve"] = "Serve images to others, as a registry"
+    known["registry garbage-collect"] = "Free what no image of the registry needs any more"
     shown = {member: name for member, name in members.items() if present(name)}
     lines = [f"  {member:<12}{known.get(name, '')}".rstrip() for member, name in sorted(shown.items())]
     return (

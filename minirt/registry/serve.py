@@ -1,0 +1,387 @@
+"""Chapter 14: HTTP under the registry: sockets, bodies, TLS, who may, and an orderly end.
+
+One thread for each connection: the kernel's work (recv, write, sendfile) and the digests are done without Python's
+lock, so threads share a machine's processors well enough. The standard library reads the request's head; what costs or
+could be abused is ours: bodies go from the socket through one small buffer to the digest and the file, blobs
+from the file to the socket by sendfile(2); so memory does not grow with what is sent.
+
+What a stranger may do to us has a limit each: the number of connections (more wait in the kernel's queue), the time
+between two bytes, the head's size (the standard library's), the manifests that are read at the same time. A body is
+either counted or chunked; what could mean two things to two readers (RFC 9112, 6.3) ends the connection.
+
+Sources: RFC 9110, RFC 9112; sendfile(2), shutdown(2).
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import ssl
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler
+
+from minirt.errors import MinirtError
+from minirt.registry import server
+from minirt.registry.htpasswd import Users
+from minirt.registry.server import Answer, Request, Routes
+from minirt.registry.storage import Refused, Storage
+
+PIECE = 256 << 10  # bytes of a body that are held at once, for each connection
+CONNECTIONS = 200
+SILENCE = 60.0  # seconds without a byte, after which a connection is given up
+GRACE = 10.0  # seconds that answers may still take when the registry is asked to stop
+LINGER = 2.0  # seconds to let a client read a refusal while it is still sending
+VERSION = {"Docker-Distribution-API-Version": "registry/2.0"}
+
+
+@dataclass
+class Settings:
+    """What the registry is asked to be. `routes`: what it answers. `users`: None where everybody is welcome. `quiet`: no
+    line for each request."""
+
+    routes: Routes = server.ROUTES
+    users: Users | None = None
+    tls: ssl.SSLContext | None = None
+    quiet: bool = False
+
+
+class Malformed(Exception):
+    """A request that could be read in two ways, or a body that breaks its own rules: the connection ends."""
+
+
+class Body:
+    """The body of one request, in pieces of one buffer: each is gone when the next is asked for."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        headers = connection.headers
+        lengths, codings = headers.get_all("Content-Length", []), headers.get_all("Transfer-Encoding", [])
+        if len(lengths) > 1 or len(codings) > 1 or (lengths and codings):
+            raise Malformed("its length is given more than once")
+        if codings and codings[0].strip().lower() != "chunked":
+            raise Malformed("its transfer coding is not known here: send it chunked, or with its length")
+        text = lengths[0].strip() if lengths else "0"
+        if not (text.isascii() and text.isdigit() and len(text) < 19):
+            raise Malformed("its length is no number")
+        self.chunked, self.left = bool(codings), int(text)
+        self.waiting = headers.get("Expect", "").lower() == "100-continue"  # the client sends when we ask for it
+
+    @property
+    def finished(self) -> bool:
+        """Whether everything has been read."""
+        return not self.chunked and not self.left
+
+    def __iter__(self) -> Iterator[memoryview]:
+        if not self.finished and self.waiting:
+            self.connection.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self.waiting = False
+        return self._chunks() if self.chunked else self._counted()
+
+    def _counted(self) -> Iterator[memoryview]:
+        buffer = memoryview(bytearray(min(self.left, PIECE)))
+        while self.left:
+            count = self.connection.rfile.readinto1(buffer[: self.left])  # type: ignore[attr-defined]
+            if not count:
+                raise ConnectionError("the connection ended within a body")
+            self.left -= count
+            yield buffer[:count]
+
+    def _chunks(self) -> Iterator[memoryview]:
+        while self.chunked:
+            size = self._line().partition(b";")[0].strip()
+            if not size or size.strip(b"0123456789abcdefABCDEF") or len(size) > 15:
+                raise Malformed("a chunk has no size")
+            self.left = int(size, 16)
+            if self.left:
+                yield from self._counted()
+            else:
+                self.chunked = False
+            while (trailer := self._line()) and not self.chunked:  # what may follow the last chunk is not used
+                pass
+            if trailer:
+                raise Malformed("a chunk is longer than its size")
+
+    def _line(self) -> bytes:
+        line = self.connection.rfile.readline(4096)
+        if not line.endswith(b"\n"):
+            raise Malformed("a line of a chunked body is too long, or not ended")
+        return line.strip()
+
+
+class Connection(BaseHTTPRequestHandler):
+    """One connection, request by request."""
+
+    protocol_version = "HTTP/1.1"
+    timeout = SILENCE
+    disable_nagle_algorithm = True
+    server: Listener  # type: ignore[assignment]
+
+    def parse_request(self) -> bool:
+        """Reads the head of a request; here, so that a stop knows a connection at rest from one at work."""
+        self.server.busy(self, True)
+        self.begun, self.who = time.monotonic(), "-"
+        return super().parse_request()
+
+    def handle_expect_100(self) -> bool:
+        """The body is asked for when it is wanted, not before: a refusal costs the client nothing."""
+        return True
+
+    def handle_one_request(self) -> None:
+        """Answers one request; a client that goes away or falls silent ends the connection."""
+        try:
+            super().handle_one_request()
+        except (ConnectionError, TimeoutError, ssl.SSLError):
+            self.close_connection = True
+        finally:
+            self.server.busy(self, False)
+
+    def _answer(self) -> None:
+        settings = self.server.settings
+        body: Body | None = None
+        try:
+            body = Body(self)
+            user = self._user()
+            headers = {name.title(): value for name, value in self.headers.items()}
+            request = Request(self.command, self.path, headers, body, user)
+            with self.server.manifests if "/manifests/" in self.path and self.command == "PUT" else _NOTHING:
+                answer = server.answer(self.server.storage, request, settings.routes)
+        except Refused as error:
+            answer = server.refusal(error)
+        except Malformed as error:
+            body = None
+            answer = server.as_json({"errors": [{"code": "UNKNOWN", "message": f"bad request: {error}"}]}, 400)
+        except (ConnectionError, TimeoutError):
+            raise
+        except OSError as error:
+            self.log(f"{self.command} {self.path}: {error}")
+            answer = server.as_json({"errors": [{"code": "UNKNOWN", "message": error.strerror or "failed"}]}, 500)
+        self._send(answer, keep=body is not None and self._read_rest(body))
+        if self.close_connection:
+            self._linger()
+
+    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = _answer
+
+    def _user(self) -> str:
+        users = self.server.settings.users
+        if users is None:
+            return ""
+        user = users.check(self.headers.get("Authorization", ""))
+        if user is None:
+            raise Refused("UNAUTHORIZED", "log in first: this registry wants a user's name and password",
+                          {"WWW-Authenticate": 'Basic realm="minirt registry"'})
+        self.who = user
+        return user
+
+    def _read_rest(self, body: Body) -> bool:
+        """Pass over what a refused request has sent, where that is little; whether the connection can go on."""
+        if not body.finished and not body.waiting and not body.chunked and body.left <= PIECE:
+            for _ in body:
+                pass
+        return body.finished
+
+    def _send(self, answer: Answer, keep: bool) -> None:
+        descriptor, first, length = answer.body if isinstance(answer.body, tuple) else (-1, 0, len(answer.body))
+        try:
+            if not keep or self.server.stopping:
+                self.close_connection = True
+            self.send_response(answer.status)
+            for name, value in {**VERSION, **answer.headers}.items():
+                self.send_header(name, value.replace("\r", "").replace("\n", ""))
+            if answer.status != 204:
+                self.send_header("Content-Length", str(length))
+            if self.close_connection:
+                self.send_header("Connection", "close")
+            self.end_headers()
+            if self.command == "HEAD":
+                pass
+            elif descriptor < 0:
+                self.wfile.write(answer.body)  # type: ignore[arg-type]
+            elif self.server.settings.tls:
+                self._copy(descriptor, first, length)
+            else:
+                self._sendfile(descriptor, first, length)
+        finally:
+            if descriptor >= 0:
+                os.close(descriptor)
+        self.log(f'{self.command} {self.path} {answer.status} {length} {(time.monotonic() - self.begun) * 1000:.0f} ms')
+
+    def _sendfile(self, descriptor: int, first: int, length: int) -> None:
+        end, out = first + length, self.connection.fileno()
+        waiting = select.poll()
+        waiting.register(out, select.POLLOUT)
+        while first < end:
+            try:  # the socket has a timeout, so it does not block
+                sent = os.sendfile(out, descriptor, first, min(end - first, 1 << 30))
+            except BlockingIOError:
+                if not waiting.poll(SILENCE * 1000):
+                    raise TimeoutError from None
+                continue
+            if not sent:
+                raise ConnectionError("the file has become shorter")
+            first += sent
+
+    def _copy(self, descriptor: int, first: int, length: int) -> None:
+        end = first + length
+        while first < end:
+            piece = os.pread(descriptor, min(end - first, PIECE), first)
+            if not piece:
+                raise ConnectionError("the file has become shorter")
+            self.connection.sendall(piece)
+            first += len(piece)
+
+    def _linger(self) -> None:
+        """End our side, and let the other one read: a close with bytes unread would take the answer away again."""
+        try:
+            self.wfile.flush()
+            if not isinstance(self.connection, ssl.SSLSocket):
+                self.connection.shutdown(socket.SHUT_WR)
+            self.connection.settimeout(LINGER)
+            deadline = time.monotonic() + LINGER
+            while time.monotonic() < deadline and self.connection.recv(PIECE):
+                pass
+        except OSError:
+            pass
+
+    def log(self, line: str) -> None:
+        """A line for the operator, without what could be secret or could move a terminal's cursor."""
+        if not self.server.settings.quiet:
+            text = f"{time.strftime('%Y-%m-%dT%H:%M:%S')} {self.client_address[0]} {self.who} {line}"
+            os.write(2, text.encode("ascii", "backslashreplace").translate(_PRINTABLE) + b"\n")
+
+    def version_string(self) -> str:
+        """What the header Server says."""
+        return "minirt"
+
+    def log_message(self, format: str, *args: object) -> None:
+        """What the standard library would say itself."""
+
+
+_PRINTABLE = bytes(byte if 32 <= byte < 127 else ord("?") for byte in range(256))
+
+
+class _Nothing:
+    def __enter__(self) -> None: ...
+    def __exit__(self, *_: object) -> None: ...
+
+
+_NOTHING = _Nothing()
+
+
+class Listener:
+    """The registry at an address, from `Listener(...)`, after which clients can connect, to the end of `run`."""
+
+    def __init__(self, address: tuple[str, int], storage: Storage, settings: Settings) -> None:
+        self.storage, self.settings = storage, settings
+        self.stopping = False
+        self.manifests = threading.Semaphore(4)
+        self._places = threading.Semaphore(CONNECTIONS)
+        self._open: dict[socket.socket, bool] = {}  # connection -> whether a request is being answered
+        self._changed = threading.Condition()
+        self._wake, self._stop = os.pipe()
+        try:
+            self.socket = socket.create_server(address, family=_family(address[0]), backlog=512)
+        except OSError as error:
+            raise MinirtError(f"listening on {address[0]}:{address[1]}: {error.strerror or error}") from None
+        self.address: tuple[str, int] = self.socket.getsockname()[:2]
+
+    def busy(self, connection: Connection, busy: bool) -> None:
+        """Note whether a connection is being answered, or at rest between two requests."""
+        with self._changed:
+            if connection.request in self._open:
+                self._open[connection.request] = busy
+            if self.stopping and not busy:
+                connection.close_connection = True
+
+    def stop(self, *_: object) -> None:
+        """Ask for the end: takes no more connections, finishes what it is answering. May be called by a signal."""
+        self.stopping = True
+        os.write(self._stop, b".")
+
+    def run(self) -> None:
+        """Serve until `stop`, then let what is being answered come to its end, for a while."""
+        waiting = select.poll()
+        waiting.register(self._wake, select.POLLIN)
+        waiting.register(self.socket, select.POLLIN)
+        self.socket.setblocking(False)
+        while not self.stopping:
+            if any(descriptor == self._wake for descriptor, _ in waiting.poll()):
+                break
+            if not self._places.acquire(timeout=0.2):
+                continue
+            try:
+                connection, client = self.socket.accept()
+                threading.Thread(target=self._serve, args=(connection, client), daemon=True).start()
+            except (OSError, RuntimeError) as error:  # no descriptors, or no threads, are left: others will end
+                self._places.release()
+                if not isinstance(error, BlockingIOError):
+                    time.sleep(0.1)
+        self.socket.close()
+        self._finish()
+
+    def _finish(self) -> None:
+        deadline = time.monotonic() + GRACE
+        with self._changed:
+            for connection, busy in self._open.items():
+                if not busy:
+                    _shut(connection)
+            while self._open and time.monotonic() < deadline:
+                self._changed.wait(deadline - time.monotonic())
+            for connection in self._open:
+                _shut(connection)
+
+    def _serve(self, connection: socket.socket, client: tuple[str, int]) -> None:
+        try:
+            connection.settimeout(SILENCE)
+            if self.settings.tls:  # here and not before accept: a client that is slow to greet keeps nobody waiting
+                connection = self.settings.tls.wrap_socket(connection, server_side=True)
+            with self._changed:
+                self._open[connection] = False
+            Connection(connection, client, self)  # type: ignore[arg-type]
+        except OSError:
+            pass
+        finally:
+            with self._changed:
+                self._open.pop(connection, None)
+                self._changed.notify_all()
+            connection.close()
+            self._places.release()
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
+def _shut(connection: socket.socket) -> None:
+    try:
+        socket.socket.shutdown(connection, socket.SHUT_RDWR)
+    except OSError:
+        pass
+
+
+def certificate(cert: str, key: str) -> ssl.SSLContext:
+    """What TLS needs of the files `cert` (a PEM chain) and `key`. Raises MinirtError."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(cert, key)
+    except (OSError, ssl.SSLError) as error:
+        raise MinirtError(f"the certificate {cert} with the key {key}: {error.strerror or error}") from None
+    return context
+
+
+def serve(listener: Listener) -> None:
+    """Serve until SIGTERM or SIGINT; a second one ends it at once."""
+    def stop(number: int, _: object) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        listener.stop()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    sys.setswitchinterval(0.001)  # a request that only asks for a manifest does not wait for one that hashes
+    listener.run()

@@ -1,0 +1,235 @@
+"""Chapter 14: what a registry answers.
+
+The whole protocol is a table: a method, a path, the function that answers. Each function takes the storage, the request
+and the pieces of the path, and returns an `Answer` or raises `Refused`; nothing in here knows a socket, so everything
+can be tried without one:
+
+    answer(Storage("/tmp/registry"), Request("GET", "/v2/"))
+
+An image arrives bottom up (its layers and its configuration, then the manifest that names them, then perhaps an index
+that names manifests), so what can be seen is always whole.
+
+Rules of the room: a name or digest goes to the storage, which checks it, before anything else happens; whatever was
+refused is told as the specification's JSON, with its code.
+
+Source: OCI distribution-spec, spec.md; each function names its row in the table "Endpoints" (end-1 ...).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from urllib.parse import parse_qsl, unquote
+
+from minirt import state
+from minirt.registry.storage import Manifest, Refused, Storage
+
+LARGEST_MANIFEST = 4 << 20
+
+# The specification's codes, and the status of each.
+STATUS = {
+    "BLOB_UNKNOWN": 404, "BLOB_UPLOAD_INVALID": 409, "BLOB_UPLOAD_UNKNOWN": 404, "DIGEST_INVALID": 400,
+    "MANIFEST_BLOB_UNKNOWN": 404, "MANIFEST_INVALID": 400, "MANIFEST_UNKNOWN": 404, "NAME_INVALID": 400,
+    "NAME_UNKNOWN": 404, "SIZE_INVALID": 413, "TAG_INVALID": 400, "UNAUTHORIZED": 401, "DENIED": 403,
+    "UNSUPPORTED": 405, "RANGE_INVALID": 416, "PAGINATION_NUMBER_INVALID": 400, "UNKNOWN": 507,
+}
+
+
+@dataclass
+class Request:
+    """What a client asks: `target` is the path with its query; `user`, who asks, "" for nobody in particular; `body`
+    arrives while it is read; names of `headers` are written Like-This."""
+
+    method: str
+    target: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: Iterable[bytes | memoryview] = ()
+    user: str = ""
+
+    def __post_init__(self) -> None:
+        path, _, query = self.target.partition("?")
+        self.path = unquote(path)
+        self.query = dict(parse_qsl(query, keep_blank_values=True))
+
+
+@dataclass
+class Answer:
+    """A status, headers, and what follows: bytes, or a part of an open file as (descriptor, first byte, number of
+    bytes), which whoever sends it closes."""
+
+    status: int
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes | tuple[int, int, int] = b""
+
+
+def as_json(value: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Answer:
+    """An answer that is a JSON document."""
+    return Answer(status, {"Content-Type": "application/json", **(headers or {})}, state.dumps(value).encode())
+
+
+def refusal(error: Refused) -> Answer:
+    """The answer that tells a refusal (spec.md, "Error Codes")."""
+    return as_json({"errors": [{"code": error.code, "message": str(error)}]}, STATUS[error.code], error.headers)
+
+
+def check_version(storage: Storage, request: Request) -> Answer:
+    """end-1: a registry that knows this protocol says 200, or asks who you are."""
+    return as_json({})
+
+
+# -- pull --------------------------------------------------------------------------------------------------------------
+
+def get_blob(storage: Storage, request: Request, name: str, digest: str) -> Answer:
+    """end-2: a blob, or the part of it that the header Range names (RFC 9110, 14)."""
+    descriptor = storage.repository(name).open_blob(digest)
+    size = os.fstat(descriptor).st_size
+    headers = {"Content-Type": "application/octet-stream", "Docker-Content-Digest": digest, "Accept-Ranges": "bytes"}
+    first, end = part_of(request.headers.get("Range", ""), size)
+    if first >= end and size:
+        os.close(descriptor)
+        raise Refused("RANGE_INVALID", f"the blob has {size} bytes", {"Content-Range": f"bytes */{size}"})
+    if end - first < size:
+        headers["Content-Range"] = f"bytes {first}-{end - 1}/{size}"
+    return Answer(206 if end - first < size else 200, headers, (descriptor, first, end - first))
+
+
+def part_of(wanted: str, size: int) -> tuple[int, int]:
+    """The first byte of a range and the one after its last: `bytes=5-9`, `bytes=5-`, `bytes=-5` of `size` bytes.
+
+    A header in another form asks for all, and so does one that is missing. A range that begins behind the end is empty.
+    """
+    found = re.fullmatch(r"bytes=(\d*)-(\d*)", wanted, re.ASCII)
+    if not found or found.group() == "bytes=-":
+        return 0, size
+    first, last = found.groups()
+    if not first:
+        return max(size - int(last), 0), size
+    if last and int(last) < int(first):
+        return 0, size
+    return int(first), min(int(last) + 1, size) if last else size
+
+
+def get_manifest(storage: Storage, request: Request, name: str, reference: str) -> Answer:
+    """end-3: the manifest with this tag or digest, as it was sent, to the byte."""
+    repository = storage.repository(name)
+    entry = repository.find(reference)
+    descriptor = repository.open_blob(entry["digest"])
+    headers = {"Content-Type": entry["mediaType"], "Docker-Content-Digest": entry["digest"]}
+    return Answer(200, headers, (descriptor, 0, entry["size"]))
+
+
+# -- push --------------------------------------------------------------------------------------------------------------
+
+def begin_upload(storage: Storage, request: Request, name: str) -> Answer:
+    """end-4a: begin an upload. end-4b: `?digest=` brings the blob at once. end-11: `?mount=&from=` wants one that
+    another repository has; where that one has it not, an upload begins instead.
+    """
+    repository = storage.repository(name)
+    if "mount" in request.query and "from" in request.query:
+        source = storage.repository(request.query["from"])
+        if repository.mount(request.query["mount"], source):
+            return stored(name, "blobs", request.query["mount"])
+    identifier = repository.begin_upload(request.user)
+    if "digest" in request.query:
+        return finish_upload(storage, request, name, identifier)
+    return Answer(202, progress(name, identifier, 0))
+
+
+def progress(name: str, identifier: str, size: int) -> dict[str, str]:
+    """The headers that tell where an upload goes on, and what has arrived: a range that includes its last byte."""
+    return {"Location": f"/v2/{name}/blobs/uploads/{identifier}", "Range": f"0-{max(size - 1, 0)}",
+            "Docker-Upload-UUID": identifier}
+
+
+def stored(name: str, kind: str, digest: str, headers: Mapping[str, str] | None = None) -> Answer:
+    """201: what was sent is here now, under that digest."""
+    return Answer(201, {"Location": f"/v2/{name}/{kind}/{digest}", "Docker-Content-Digest": digest, **(headers or {})})
+
+
+def send_chunk(storage: Storage, request: Request, name: str, identifier: str) -> Answer:
+    """end-5: the next bytes of an upload. Where Content-Range says that they belong elsewhere: 416."""
+    with storage.repository(name).upload(identifier, request.user) as upload:
+        first = request.headers.get("Content-Range", "").removeprefix("bytes ").partition("-")[0]
+        if first and first != str(upload.size):
+            here = progress(name, identifier, upload.size)
+            raise Refused("RANGE_INVALID", f"the next byte of this upload is number {upload.size}, not {first}", here)
+        upload.append(request.body)
+        return Answer(202, progress(name, identifier, upload.size))
+
+
+def finish_upload(storage: Storage, request: Request, name: str, identifier: str) -> Answer:
+    """end-6: the last bytes of an upload, or none, and the digest of all."""
+    digest = request.query.get("digest", "")
+    storage.repository(name).blob_path(digest)
+    send_chunk(storage, request, name, identifier)
+    with storage.repository(name).upload(identifier, request.user) as upload:
+        upload.finish(digest)
+    return stored(name, "blobs", digest)
+
+
+def upload_status(storage: Storage, request: Request, name: str, identifier: str) -> Answer:
+    """end-13: how far an upload has come, for a client that was cut off."""
+    return Answer(204, progress(name, identifier, storage.repository(name).arrived(identifier, request.user)))
+
+
+def put_manifest(storage: Storage, request: Request, name: str, reference: str) -> Answer:
+    """end-7: store a manifest, once all that it names is here."""
+    repository = storage.repository(name)
+    data = bytearray()
+    for piece in request.body:
+        data += piece
+        if len(data) > LARGEST_MANIFEST:
+            raise Refused("SIZE_INVALID", f"a manifest has at most {LARGEST_MANIFEST >> 20} MiB here")
+    manifest = Manifest(request.headers.get("Content-Type", "").partition(";")[0].strip(), bytes(data))
+    digest = repository.put_manifest(reference, manifest)
+    return stored(name, "manifests", digest, {"OCI-Subject": manifest.subject} if manifest.subject else {})
+
+
+# -- the table ---------------------------------------------------------------------------------------------------------
+
+Routes = tuple[tuple[str, str, Callable[..., Answer]], ...]
+
+ROUTES: Routes = (
+    ("GET", "/v2/", check_version),
+    ("GET", "/v2/{name}/manifests/{reference}", get_manifest),
+    ("GET", "/v2/{name}/blobs/{digest}", get_blob),
+    ("POST", "/v2/{name}/blobs/uploads/", begin_upload),
+    ("PATCH", "/v2/{name}/blobs/uploads/{identifier}", send_chunk),
+    ("GET", "/v2/{name}/blobs/uploads/{identifier}", upload_status),
+    ("PUT", "/v2/{name}/blobs/uploads/{identifier}", finish_upload),
+    ("PUT", "/v2/{name}/manifests/{reference}", put_manifest),
+)
+
+
+def find(routes: Routes, method: str, path: str) -> tuple[Callable[..., Answer], dict[str, str]]:
+    """The function that answers a method at a path, and the pieces of the path by their names in the table.
+
+    HEAD is answered as GET is. Raises Refused: NAME_UNKNOWN for a path that the table does not have, UNSUPPORTED where
+    it has other methods.
+    """
+    methods = []
+    for verb, pattern, function in routes:
+        pattern = pattern.replace("{name}", "(?P<name>.+)").replace("{", "(?P<").replace("}", ">[^/]+)")
+        if hit := re.fullmatch(pattern.removesuffix("/") + "/?", path):
+            if verb == method or (verb, method) == ("GET", "HEAD"):
+                return function, hit.groupdict()
+            methods += ["GET", "HEAD"] if verb == "GET" else [verb]
+    if methods:
+        raise Refused("UNSUPPORTED", f"{method} is not allowed here", {"Allow": ", ".join(methods)})
+    raise Refused("NAME_UNKNOWN", f"there is nothing at {path}")
+
+
+def answer(storage: Storage, request: Request, routes: Routes = ROUTES) -> Answer:
+    """Answer one request. Raises nothing for what a client does wrong, or for a full disk."""
+    try:
+        function, pieces = find(routes, request.method, request.path)
+        return function(storage, request, **pieces)
+    except Refused as error:
+        return refusal(error)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        return refusal(Refused("UNKNOWN", "the registry's disk is full; what has arrived stays, send the rest later"))
