@@ -31,7 +31,7 @@ class Exercise:
     module: str  # 'minirt.namespaces.uts'
     function: str  # within the module: 'enter', 'Child.wait'
     hints: tuple[str, ...]  # each says more than the one before
-    command: tuple[str, ...]  # a command of the real program that runs the function; empty: `minirt run`
+    command: tuple[str, ...]  # what runs the function: a command of minirt (none: `run`), or container.py
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,8 @@ Number 1 is special, as on a whole machine:
 - a signal that it has no handler for does not reach it from inside, and from outside only SIGKILL and SIGSTOP do;
 - when it ends the kernel kills every process of the namespace.
 
-Programs are rarely written for that, so `init` can stand in front of one (`minirt run --init`).
+Programs are rarely written for that, so `init` can stand in front of one (`minirt run --init` has one of machine code,
+chapter 12).
 
 Manual pages: pid_namespaces(7), clone(2), wait(2), sigwaitinfo(2), kill(2).
 """

@@ -3,26 +3,14 @@
 It is number 1 of the container, forwards signals and reaps orphans; the command is number 2. The command gets a process
 group of its own and the terminal, so that Ctrl-C reaches it once, from the terminal, and not twice.
 
-There are two of them. `run` is chapter 03's, in Python. It keeps the rights that it was born with, and nobody in the
-container can look at it: it is not dumpable, and has capabilities that they lack. But whoever has CAP_SYS_PTRACE may
-look at anybody: /proc/1/exe would be the machine's Python, /proc/1/mem a process of the machine's root. So where
-that was granted the init is a second piece of the sealed program (`program.INIT`), with the rights of the command.
+It does what chapter 03's `init` does, but not in Python: that would stay in there for as long as the container lives,
+and whoever comes in with CAP_SYS_PTRACE may look at anybody: /proc/1/exe would be the machine's Python, /proc/1/mem a
+process of the machine's root. So it is a piece of the sealed program (`program.INIT`), and has the command's rights.
 
 Manual pages: setpgid(2), tcsetpgrp(3), sigwaitinfo(2), wait4(2), ptrace(2) "Ptrace access mode checking".
 """
 
 from __future__ import annotations
-
-import _signal
-import os
-
-from minirt.kernel import process
-from minirt.namespaces import pid
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from typing import Any
 
 # Block all signals; fork; number 1 closes the report, waits for signals, passes them on, collects who has ended, and
 # ends with the command; the child takes a process group and the terminal, and goes on to the exec.
@@ -43,8 +31,8 @@ _INIT_X86_64 = (
     ("0f 05", "syscall"),
     ("89 c3", "mov ebx, eax"),
     ("85 c0", "test eax, eax"),
-    ("0f 84 b9 00 00 00", "jz .+191              ; to the child below"),
-    ("0f 88 92 00 00 00", "js .+152              ; to the failure below"),
+    ("0f 84 98 00 00 00", "jz .+158              ; to the child below"),
+    ("0f 88 ec 00 00 00", "js .+242              ; to where a failed exec is told"),
     ("bf 03 00 00 00", "mov edi, 3"),
     ("b8 03 00 00 00", "mov eax, 3            ; close"),
     ("0f 05", "syscall"),
@@ -92,15 +80,6 @@ _INIT_X86_64 = (
     ("0f b6 fd", "movzx edi, ch         ; or its exit code"),
     ("b8 e7 00 00 00", "mov eax, 231          ; exit_group"),
     ("0f 05", "syscall"),
-    ("50", "push rax"),
-    ("bf 03 00 00 00", "mov edi, 3"),
-    ("48 89 e6", "mov rsi, rsp"),
-    ("ba 04 00 00 00", "mov edx, 4"),
-    ("b8 01 00 00 00", "mov eax, 1            ; write"),
-    ("0f 05", "syscall"),
-    ("bf 7f 00 00 00", "mov edi, 127"),
-    ("b8 e7 00 00 00", "mov eax, 231          ; exit_group"),
-    ("0f 05", "syscall"),
     ("31 ff", "xor edi, edi"),
     ("31 f6", "xor esi, esi"),
     ("b8 6d 00 00 00", "mov eax, 109          ; the child: setpgid"),
@@ -141,8 +120,8 @@ _INIT_AARCH64 = (
     ("88 1b 80 d2", "mov x8, #220          ; clone"),
     ("01 00 00 d4", "svc #0"),
     ("f3 03 00 aa", "mov x19, x0"),
-    ("60 07 00 b4", "cbz x0, .+236         ; to the child below"),
-    ("20 06 f8 b7", "tbnz x0, #63, .+196   ; to the failure below"),
+    ("40 06 00 b4", "cbz x0, .+200         ; to the child below"),
+    ("60 09 f8 b7", "tbnz x0, #63, .+300   ; to where a failed exec is told"),
     ("60 00 80 d2", "mov x0, #3"),
     ("28 07 80 d2", "mov x8, #57           ; close"),
     ("01 00 00 d4", "svc #0"),
@@ -191,15 +170,6 @@ _INIT_AARCH64 = (
     ("20 3c 08 53", "ubfx w0, w1, #8, #8   ; or its exit code"),
     ("c8 0b 80 d2", "mov x8, #94           ; exit_group"),
     ("01 00 00 d4", "svc #0"),
-    ("e0 0f 1f b8", "str w0, [sp, #-16]!"),
-    ("60 00 80 d2", "mov x0, #3"),
-    ("e1 03 00 91", "mov x1, sp"),
-    ("82 00 80 d2", "mov x2, #4"),
-    ("08 08 80 d2", "mov x8, #64           ; write"),
-    ("01 00 00 d4", "svc #0"),
-    ("e0 0f 80 d2", "mov x0, #127"),
-    ("c8 0b 80 d2", "mov x8, #94           ; exit_group"),
-    ("01 00 00 d4", "svc #0"),
     ("00 00 80 d2", "mov x0, #0"),
     ("01 00 80 d2", "mov x1, #0"),
     ("48 13 80 d2", "mov x8, #154          ; the child: setpgid"),
@@ -223,23 +193,3 @@ _INIT_AARCH64 = (
 )
 CODE = {"x86_64": _INIT_X86_64, "aarch64": _INIT_AARCH64}
 
-
-def must_be_sealed(wanted: dict[str, Any]) -> bool:
-    """Whether a process may look at any other in the container whose "process" is `wanted`: it has CAP_SYS_PTRACE."""
-    granted = wanted.get("capabilities")
-    return granted is None or any(name.removeprefix("CAP_") == "SYS_PTRACE" for name in granted["bounding"])
-
-
-def run(command: Callable[[], int | None], close: Sequence[int]) -> int:
-    """Be the init of `command`, which ends in exec; `close` are descriptors that are the command's alone."""
-    process.set_name("minirt-init")
-
-    def in_its_own_group() -> int | None:
-        os.setpgid(0, 0)
-        if os.isatty(0):
-            _signal.pthread_sigmask(_signal.SIG_BLOCK, [_signal.SIGTTOU])  # a background process may not ask for it
-            os.tcsetpgrp(0, os.getpgrp())
-            _signal.pthread_sigmask(_signal.SIG_UNBLOCK, [_signal.SIGTTOU])
-        return command()
-
-    return pid.init(in_its_own_group, close)

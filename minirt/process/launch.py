@@ -18,7 +18,7 @@ from minirt import overlay, state
 from minirt.kernel import mount, paths, process, syscalls
 from minirt.namespaces import cgroup, ipc, mnt, net, pid, uts
 from minirt.process import enter, handle, program
-from minirt.process.handle import PROGRAM, REPORT, Handle
+from minirt.process.handle import PROGRAM, Handle
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def prepare(spec: dict[str, Any], stdio: tuple[int, int, int] = (0, 1, 2), group
         namespace = user.make(*(user.from_specification(spec["linux"].get(f"{kind}Mappings") or ())
                                 for kind in ("uid", "gid")))
     born = handle.begin(
-        spec["process"], stdio, program.sealed(program.INIT if sealed_init(spec) else program.LAST),
+        spec["process"], stdio, program.sealed(program.INIT if spec["process"].get("init") else program.LAST),
         birth=birth, child=lambda: _child(spec, new, group), extra=namespace)
     if namespace >= 0:
         os.close(namespace)
@@ -65,22 +65,11 @@ def prepare(spec: dict[str, Any], stdio: tuple[int, int, int] = (0, 1, 2), group
     return born
 
 
-def sealed_init(spec: dict[str, Any]) -> bool:
-    """Whether an init is asked for, and must be of the sealed program (see `minirt.process.init`)."""
-    if not spec["process"].get("init"):
-        return False
-    from minirt.process import init
-
-    return init.must_be_sealed(spec["process"])
-
-
 def load_what_it_needs(spec: dict[str, Any]) -> None:
     """Import what only some processes need; the others shall not pay for it. Within the container's root nothing can be
     imported any more, so what is used there must be here already."""
     if spec["process"].get("terminal"):
         from minirt.process import terminal  # noqa: F401
-    if spec["process"].get("init"):
-        from minirt.process import init  # noqa: F401
     if spec["process"].get("rlimits"):
         import resource  # noqa: F401
     if is_mapped(spec):
@@ -94,7 +83,7 @@ def is_mapped(spec: dict[str, Any]) -> bool:
 
 
 def _child(spec: dict[str, Any], new: set[str], group: Group | None) -> int:
-    """Build the walls, wait at the gate, become the command. Returns only the exit code of an init."""
+    """Build the walls, wait at the gate, become the command. Returns only when the parent has died."""
     process.die_with_parent()
     process.hide()
     if group is not None:
@@ -139,20 +128,7 @@ def _child(spec: dict[str, Any], new: set[str], group: Group | None) -> int:
     if slave >= 0:
         handle.take_terminal(slave)
         terminal.control(0)
-    if wanted.get("init") and not sealed_init(spec):
-        from minirt.process import init
-
-        return init.run(lambda: _become(spec, seccomp), close=(REPORT, PROGRAM))
     enter.execute(spec, PROGRAM, seccomp)
-
-
-def _become(spec: dict[str, Any], seccomp: bytes) -> int:
-    """The command behind an init: a failure is reported as it would be without one."""
-    try:
-        enter.execute(spec, PROGRAM, seccomp)
-    except BaseException as error:
-        handle.tell_failure(error)
-        return 125
 
 
 def enter_existing(path: str) -> None:

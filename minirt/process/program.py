@@ -150,8 +150,8 @@ _FORK_AARCH64 = (
 )
 LAST, JOIN, INIT = "last", "join", "init"
 CODE = {
-    "x86_64": {LAST: _CHECK_X86_64 + _EXEC_X86_64, JOIN: _CHECK_X86_64 + _FORK_X86_64 + _EXEC_X86_64},
-    "aarch64": {LAST: _CHECK_AARCH64 + _EXEC_AARCH64, JOIN: _CHECK_AARCH64 + _FORK_AARCH64 + _EXEC_AARCH64},
+    "x86_64": (_CHECK_X86_64, _FORK_X86_64, _EXEC_X86_64),
+    "aarch64": (_CHECK_AARCH64, _FORK_AARCH64, _EXEC_AARCH64),
 }
 MACHINE = {"x86_64": 62, "aarch64": 183}  # <elf.h>: EM_X86_64, EM_AARCH64
 
@@ -175,14 +175,13 @@ def image(which: str = LAST, architecture: str = ARCHITECTURE) -> bytes:
 
 
 def code_of(which: str, architecture: str) -> Sequence[tuple[str, str]]:
-    """The instructions of a program, each in bytes and in words. `INIT` is `LAST` with an init put between."""
-    if which != INIT:
-        return CODE[architecture][which]
-    from minirt.process import init
+    """The instructions of a program, each in bytes and in words: the check, what is put between, the exec."""
+    check, fork, last = CODE[architecture]
+    if which == INIT:
+        from minirt.process import init
 
-    whole = CODE[architecture][LAST]
-    check = {"x86_64": _CHECK_X86_64, "aarch64": _CHECK_AARCH64}[architecture]
-    return [*check, *init.CODE[architecture], *whole[len(check):]]
+        return [*check, *init.CODE[architecture], *last]
+    return [*check, *(fork if which == JOIN else ()), *last]
 
 
 def _numbers(*pairs: tuple[int, int]) -> bytes:

@@ -25,7 +25,7 @@ import pytest
 from minirt import capabilities
 from minirt.errors import MinirtError
 from minirt.kernel import mount, paths, process
-from minirt.namespaces import mnt
+from minirt.namespaces import mnt, pid
 from minirt.process import enter, handle, join, launch, terminal
 from tests.acceptance.escapes import kit, table
 from tests.acceptance.escapes.kit import python, run, specification
@@ -447,15 +447,17 @@ print([line.split()[1] for line in open("/proc/self/status") if line.startswith(
 """
 
 
-def test_exe_of_init(attack: Callable[..., str], root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for flags in (("--cap-add", "SYS_PTRACE"), ("--privileged",)):
+def test_exe_of_init(attack: Callable[..., str], tool: Any, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for flags in ((), ("--cap-add", "SYS_PTRACE"), ("--privileged",)):
         exe, theirs, ours = attack(INIT, "--init", *flags).splitlines()
         assert exe.startswith("/memfd:minirt")
         assert theirs == ours, "number 1 has more rights than the container"
-    assert attack(INIT, "--init").splitlines()[0] == "PermissionError PermissionError"
-    control = specification(root, python(INIT), init=True,
-                            capabilities={"bounding": [*capabilities.DEFAULT, "SYS_PTRACE"]})
-    monkeypatch.setattr(launch, "sealed_init", lambda spec: False)
+    tool("run", "-d", "--name", "plain", "--init", "busybox", "sleep", "100")
+    for flags in (("--cap-add", "SYS_PTRACE"), ("--privileged",)):
+        assert attack(INIT, "--pid", "container:plain", *flags).startswith("/memfd:minirt")
+    control = specification(root, python(INIT), capabilities={"bounding": [*capabilities.DEFAULT, "SYS_PTRACE"]})
+    become = launch.enter.execute
+    monkeypatch.setattr(launch.enter, "execute", lambda *words: os._exit(pid.init(lambda: become(*words), (3, 5))))
     exe, theirs, ours = run(control).splitlines()
     assert exe.startswith(kit.PYTHON) and theirs != ours
 
