@@ -15,7 +15,7 @@ from urllib.parse import quote, urlencode
 from minirt import state
 from minirt.registry import server
 from minirt.registry.server import Answer, Request, Routes, as_json
-from minirt.registry.storage import SUBJECT, Manifest, Refused, Repository, Storage, tag_of, untag
+from minirt.registry.storage import SUBJECT, Manifest, Refused, Repository, Storage, checked, tag_of, untag
 
 INDEX = "application/vnd.oci.image.index.v1+json"
 LONGEST_PAGE = 1000  # names, where a client does not say how many it wants
@@ -25,13 +25,21 @@ LONGEST_PAGE = 1000  # names, where a client does not say how many it wants
 
 def list_tags(storage: Storage, request: Request, name: str) -> Answer:
     """end-8a, end-8b: the tags of a repository, in the order of their letters; `?n=&last=` wants a page."""
-    tags, headers = page(sorted(filter(None, map(tag_of, storage.repository(name).manifests()))), request)
+    tags, headers = page(sorted(filter(None, map(tag_of, known(storage, name)))), request)
     return as_json({"name": name, "tags": tags}, headers=headers)
+
+
+def known(storage: Storage, name: str) -> list[dict[str, Any]]:
+    """What index.json of a repository says. Raises Refused (NAME_UNKNOWN) where nothing was ever pushed."""
+    repository = storage.repository(name)
+    if not os.path.exists(f"{repository.path}/index.json"):
+        raise Refused("NAME_UNKNOWN", f"there is no repository {name} here")
+    return repository.entries()
 
 
 def list_repositories(storage: Storage, request: Request) -> Answer:
     """The names of all repositories: not in the specification any more, but every registry has it."""
-    names, headers = page([each.name for each in repositories(storage) if each.exists()], request)
+    names, headers = page([each.name for each in repositories(storage) if each.entries()], request)
     return as_json({"repositories": names}, headers=headers)
 
 
@@ -60,8 +68,7 @@ def page(names: list[str], request: Request) -> tuple[list[str], dict[str, str]]
 def list_referrers(storage: Storage, request: Request, name: str, digest: str) -> Answer:
     """end-12a, end-12b: an index of the manifests whose subject is that digest; `?artifactType=` wants one kind."""
     repository = storage.repository(name)
-    repository.blob_path(digest)
-    found, headers = referrers(repository, digest), {"Content-Type": INDEX}
+    found, headers = referrers(repository, checked(digest)), {"Content-Type": INDEX}
     if kind := request.query.get("artifactType"):
         found = [each for each in found if each.get("artifactType") == kind]
         headers["OCI-Filters-Applied"] = "artifactType"
@@ -72,8 +79,8 @@ def referrers(repository: Repository, digest: str) -> list[dict[str, Any]]:
     """Descriptors of the manifests whose subject is `digest`, each with its artifactType and annotations (image-spec,
     manifest.md, "artifactType")."""
     found = {}
-    for entry in repository.manifests() if repository.exists() else []:
-        if entry["annotations"].get(SUBJECT) == digest:
+    for entry in repository.entries():
+        if entry.get("annotations", {}).get(SUBJECT) == digest:
             document = Manifest(entry["mediaType"], state.read_file(repository.blob_path(entry["digest"]))).document
             kind = document.get("artifactType") or (document.get("config") or {}).get("mediaType", "")
             row = {**entry, "artifactType": kind, "annotations": document.get("annotations")}
@@ -87,7 +94,7 @@ def delete_manifest(storage: Storage, request: Request, name: str, reference: st
     """end-9: remove a tag, or a manifest with all its tags where the reference is its digest."""
     repository = storage.repository(name)
     with repository.lock():
-        gone, entries = repository.find(reference), repository.manifests()
+        gone, entries = repository.find(reference), repository.entries()
         if reference == gone["digest"]:
             repository.write([each for each in entries if each["digest"] != reference])
         else:
@@ -98,7 +105,7 @@ def delete_manifest(storage: Storage, request: Request, name: str, reference: st
 def delete_blob(storage: Storage, request: Request, name: str, digest: str) -> Answer:
     """end-10: take the blob's name in this repository away."""
     repository = storage.repository(name)
-    with repository.lock():
+    with repository.lock():  # not while a manifest that needs it is being stored
         try:
             os.unlink(repository.blob_path(digest))
         except FileNotFoundError:

@@ -78,7 +78,7 @@ def _sweep(repository: Repository, dropped: dict[int, int], dry_run: bool) -> li
 def needs(repository: Repository) -> set[str]:
     """The digests of all that the manifests of a repository lead to, and of themselves."""
     found: set[str] = set()
-    for entry in repository.manifests() if repository.exists() else []:
+    for entry in repository.entries():
         try:
             manifest = Manifest(entry["mediaType"], state.read_file(repository.blob_path(entry["digest"])))
             found |= {entry["digest"], *manifest.blobs, *manifest.children}

@@ -42,8 +42,9 @@ VERSION = {"Docker-Distribution-API-Version": "registry/2.0"}
 
 @dataclass
 class Settings:
-    """What the registry is asked to be. `routes`: what it answers. `users`: None where everybody is welcome. `quiet`: no
-    line for each request."""
+    """What the registry is asked to be. `routes`: what it answers. `users`: None where everybody is welcome. `quiet`:
+    no line for each request.
+    """
 
     routes: Routes = server.ROUTES
     users: Users | None = None

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, unquote
 
 from minirt import state
-from minirt.registry.storage import Manifest, Refused, Storage
+from minirt.registry.storage import TAG, Manifest, Refused, Storage, Upload, checked
 
 LARGEST_MANIFEST = 4 << 20
 
@@ -132,16 +132,16 @@ def begin_upload(storage: Storage, request: Request, name: str) -> Answer:
         source = storage.repository(request.query["from"])
         if repository.mount(request.query["mount"], source):
             return stored(name, "blobs", request.query["mount"])
-    identifier = repository.begin_upload(request.user)
+    upload = repository.begin_upload(request.user)
     if "digest" in request.query:
-        return finish_upload(storage, request, name, identifier)
-    return Answer(202, progress(name, identifier, 0))
+        return finish_upload(storage, request, name, upload.identifier)
+    return Answer(202, progress(upload))
 
 
-def progress(name: str, identifier: str, size: int) -> dict[str, str]:
+def progress(upload: Upload) -> dict[str, str]:
     """The headers that tell where an upload goes on, and what has arrived: a range that includes its last byte."""
-    return {"Location": f"/v2/{name}/blobs/uploads/{identifier}", "Range": f"0-{max(size - 1, 0)}",
-            "Docker-Upload-UUID": identifier}
+    return {"Location": f"/v2/{upload.repository.name}/blobs/uploads/{upload.identifier}",
+            "Range": f"0-{max(upload.size - 1, 0)}", "Docker-Upload-UUID": upload.identifier}
 
 
 def stored(name: str, kind: str, digest: str, headers: Mapping[str, str] | None = None) -> Answer:
@@ -150,42 +150,52 @@ def stored(name: str, kind: str, digest: str, headers: Mapping[str, str] | None 
 
 
 def send_chunk(storage: Storage, request: Request, name: str, identifier: str) -> Answer:
-    """end-5: the next bytes of an upload. Where Content-Range says that they belong elsewhere: 416."""
+    """end-5: the next bytes of an upload."""
     with storage.repository(name).upload(identifier, request.user) as upload:
-        first = request.headers.get("Content-Range", "").removeprefix("bytes ").partition("-")[0]
-        if first and first != str(upload.size):
-            here = progress(name, identifier, upload.size)
-            raise Refused("RANGE_INVALID", f"the next byte of this upload is number {upload.size}, not {first}", here)
-        upload.append(request.body)
-        return Answer(202, progress(name, identifier, upload.size))
+        receive(upload, request)
+        return Answer(202, progress(upload))
 
 
-def finish_upload(storage: Storage, request: Request, name: str, identifier: str) -> Answer:
-    """end-6: the last bytes of an upload, or none, and the digest of all."""
-    digest = request.query.get("digest", "")
-    storage.repository(name).blob_path(digest)
-    send_chunk(storage, request, name, identifier)
-    with storage.repository(name).upload(identifier, request.user) as upload:
-        upload.finish(digest)
-    return stored(name, "blobs", digest)
+def receive(upload: Upload, request: Request) -> None:
+    """Add a request's body to an upload. Raises Refused (416) where Content-Range says that it belongs elsewhere."""
+    first = request.headers.get("Content-Range", "").removeprefix("bytes ").partition("-")[0]
+    if first and first != str(upload.size):
+        raise Refused("RANGE_INVALID", f"the next byte of this upload is number {upload.size}", progress(upload))
+    upload.append(request.body)
 
 
 def upload_status(storage: Storage, request: Request, name: str, identifier: str) -> Answer:
     """end-13: how far an upload has come, for a client that was cut off."""
-    return Answer(204, progress(name, identifier, storage.repository(name).arrived(identifier, request.user)))
+    return Answer(204, progress(storage.repository(name).upload(identifier, request.user)))
+
+
+def finish_upload(storage: Storage, request: Request, name: str, identifier: str) -> Answer:
+    """end-6: the last bytes of an upload, or none, and the digest of all."""
+    digest = checked(request.query.get("digest", ""))
+    with storage.repository(name).upload(identifier, request.user) as upload:
+        receive(upload, request)
+        upload.finish(digest)
+    return stored(name, "blobs", digest)
 
 
 def put_manifest(storage: Storage, request: Request, name: str, reference: str) -> Answer:
-    """end-7: store a manifest, once all that it names is here."""
+    """end-7: store a manifest under a tag, or under its own digest, once all that it names is here."""
     repository = storage.repository(name)
+    tag = "" if ":" in reference else reference
+    algorithm = "sha256" if tag else checked(reference).partition(":")[0]
+    if tag and not TAG.fullmatch(tag):
+        raise Refused("TAG_INVALID", f"{tag!r} is no tag: letters, digits and . _ -, at most 128 of them")
     data = bytearray()
     for piece in request.body:
         data += piece
         if len(data) > LARGEST_MANIFEST:
             raise Refused("SIZE_INVALID", f"a manifest has at most {LARGEST_MANIFEST >> 20} MiB here")
-    manifest = Manifest(request.headers.get("Content-Type", "").partition(";")[0].strip(), bytes(data))
-    digest = repository.put_manifest(reference, manifest)
-    return stored(name, "manifests", digest, {"OCI-Subject": manifest.subject} if manifest.subject else {})
+    kind = request.headers.get("Content-Type", "").partition(";")[0].strip()
+    manifest = Manifest(kind, bytes(data), algorithm)
+    if not tag and manifest.digest != reference:
+        raise Refused("DIGEST_INVALID", f"the digest of this manifest is {manifest.digest}, not {reference}")
+    repository.put_manifest(manifest, tag)
+    return stored(name, "manifests", manifest.digest, {"OCI-Subject": manifest.subject} if manifest.subject else {})
 
 
 # -- the table ---------------------------------------------------------------------------------------------------------

@@ -38,14 +38,16 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any
 
+# The grammar (spec.md, "Pulling manifests"): what does not match never becomes a path.
 NAME = re.compile(r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*")
 TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
 DIGEST = re.compile(r"sha256:[a-f0-9]{64}|sha512:[a-f0-9]{128}")
+MEDIA_TYPE = re.compile(r"[\w.+-]+/[\w.+-]+", re.ASCII)
 UPLOAD = re.compile(r"[a-f0-9]{32}")
-LONGEST_NAME = 255  # of a repository, and of a file
+LONGEST_NAME = 255  # of a repository by the specification, and of a file by the kernel
 
 REF_NAME = "org.opencontainers.image.ref.name"
-SUBJECT = "minirt.subject"  # annotation of an entry of index.json: the digest of what this manifest refers to
+SUBJECT = "minirt.subject"  # in index.json, of a manifest that refers to another one: that one's digest
 LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 
 
@@ -57,9 +59,11 @@ class Refused(MinirtError):
         self.code, self.headers = code, headers or {}
 
 
-def digest_of(data: bytes, algorithm: str = "sha256") -> str:
-    """The digest of some bytes: `sha256:` and 64 hexadecimal digits."""
-    return f"{algorithm}:{hashlib.new(algorithm, data).hexdigest()}"
+def checked(digest: str) -> str:
+    """The digest itself, if it is one. Raises Refused (DIGEST_INVALID)."""
+    if not DIGEST.fullmatch(digest):
+        raise Refused("DIGEST_INVALID", f"{digest!r} is no digest: sha256: and 64 of the digits 0-9 a-f")
+    return digest
 
 
 class Storage:
@@ -67,7 +71,7 @@ class Storage:
 
     def __init__(self, root: str) -> None:
         self.root = os.path.abspath(root)
-        self.running: dict[str, tuple[int, Any]] = {}  # upload's path -> (bytes so far, sha256 of them)
+        self.running: dict[str, tuple[int, Any]] = {}  # path of an upload -> (bytes so far, sha256 of them)
         for place in ("blobs/sha256", "blobs/sha512", "repositories"):
             os.makedirs(f"{self.root}/{place}", 0o700, exist_ok=True)
 
@@ -85,51 +89,40 @@ class Repository:
         self.storage, self.name = storage, name
         self.path = f"{storage.root}/repositories/{name.replace('/', '+')}"
 
-    def exists(self) -> bool:
-        """Whether a manifest was ever stored here."""
-        return os.path.exists(f"{self.path}/index.json")
-
-    def lock(self) -> state.Lock:
-        """The lock of whoever changes what this repository shows; its directories are made when missing."""
+    def prepare(self) -> None:
+        """Make the directories of this repository where they are missing."""
         for place in ("blobs/sha256", "blobs/sha512", "uploads"):
             os.makedirs(f"{self.path}/{place}", 0o700, exist_ok=True)
-        return state.Lock(f"{self.path}/lock")
 
     # -- blobs ---------------------------------------------------------------------------------------------------------
 
     def blob_path(self, digest: str) -> str:
-        """Where the blob lies if this repository has it. Raises Refused (DIGEST_INVALID) when this is no digest."""
-        if not DIGEST.fullmatch(digest):
-            raise Refused("DIGEST_INVALID", f"{digest!r} is no digest: sha256: and 64 digits 0-9 a-f")
-        return f"{self.path}/blobs/{digest.replace(':', '/')}"
+        """Where a blob lies if this repository has it. Raises Refused (DIGEST_INVALID) when this is no digest."""
+        return f"{self.path}/blobs/{checked(digest).replace(':', '/')}"
 
     def open_blob(self, digest: str) -> int:
-        """A descriptor to read a blob from, the caller's to close. Raises Refused (BLOB_UNKNOWN)."""
+        """A descriptor to read a blob from, the caller's to close. Raises Refused (BLOB_UNKNOWN, DIGEST_INVALID)."""
         try:
             return os.open(self.blob_path(digest), os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             raise Refused("BLOB_UNKNOWN", f"{self.name} has no blob {digest}") from None
 
-    def has_blob(self, digest: str) -> bool:
-        """Whether this repository shows that blob."""
-        return os.path.exists(self.blob_path(digest))
-
     def mount(self, digest: str, source: Repository) -> bool:
         """Give a blob of another repository a name in this one: nothing is copied. Returns whether it was there."""
-        with self.lock():
-            try:
-                os.link(source.blob_path(digest), self.blob_path(digest))
-            except FileNotFoundError:
-                return False
-            except FileExistsError:
-                pass
+        self.prepare()
+        try:
+            os.link(source.blob_path(digest), self.blob_path(digest))
+        except FileNotFoundError:
+            return False
+        except FileExistsError:
+            pass
         return True
 
     def publish(self, path: str, digest: str) -> None:
-        """Show the finished, verified file at `path` as the blob `digest`: under its name in the pool and under ours.
+        """Show the finished file at `path` as the blob `digest`: by a name in the pool and one here.
 
-        A content that the pool has already is linked from there, and the file just goes. Killed between any two of
-        these calls, the file is still at `path`, whole, and doing it again ends well.
+        If the pool has that content already, it is that one which is shown, and the file just goes. `path` keeps its
+        name until both others are there: a server killed in between has lost nothing, and can do it again.
         """
         pooled = f"{self.storage.root}/blobs/{digest.replace(':', '/')}"
         for old, new in ((path, pooled), (pooled, self.blob_path(digest))):
@@ -141,146 +134,95 @@ class Repository:
 
     # -- uploads -------------------------------------------------------------------------------------------------------
 
-    def begin_upload(self, owner: str) -> str:
-        """Make an empty upload that belongs to `owner`, a user's name or ""; returns its id, which nobody can guess."""
-        identifier = os.urandom(16).hex()
-        with self.lock():
-            os.close(os.open(self.upload_path(identifier, owner), os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-        return identifier
-
-    def upload_path(self, identifier: str, owner: str) -> str:
-        """Where that upload lies. Raises Refused (BLOB_UPLOAD_UNKNOWN) when this is no id."""
-        if not UPLOAD.fullmatch(identifier):
-            raise Refused("BLOB_UPLOAD_UNKNOWN", f"{self.name} has no upload {identifier!r}")
-        return f"{self.path}/uploads/{identifier}-{hashlib.sha256(owner.encode()).hexdigest()[:16]}"
+    def begin_upload(self, owner: str) -> Upload:
+        """An empty upload that belongs to `owner`, a user's name or "", with an id that nobody can guess."""
+        self.prepare()
+        upload = self.upload(os.urandom(16).hex(), owner)
+        os.close(os.open(upload.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        return upload
 
     def upload(self, identifier: str, owner: str) -> Upload:
-        """An upload to go on with. Raises Refused where this repository has none with that id and owner."""
-        return Upload(self, self.upload_path(identifier, owner), identifier)
-
-    def arrived(self, identifier: str, owner: str) -> int:
-        """How many bytes of an upload are here; its lock is not needed for that. Raises Refused."""
-        try:
-            return os.stat(self.upload_path(identifier, owner)).st_size
-        except FileNotFoundError:
-            raise Refused("BLOB_UPLOAD_UNKNOWN", f"{self.name} has no upload {identifier}") from None
+        """The upload with that id and owner, if there is one. Raises Refused (BLOB_UPLOAD_UNKNOWN)."""
+        if not UPLOAD.fullmatch(identifier):
+            raise Refused("BLOB_UPLOAD_UNKNOWN", f"{self.name} has no upload {identifier!r}")
+        mark = hashlib.sha256(owner.encode()).hexdigest()[:16]
+        return Upload(self, identifier, f"{self.path}/uploads/{identifier}-{mark}")
 
     # -- manifests and tags --------------------------------------------------------------------------------------------
 
-    def manifests(self) -> list[dict[str, Any]]:
-        """The descriptors in index.json. Raises Refused (NAME_UNKNOWN) where nothing was ever pushed."""
+    def entries(self) -> list[dict[str, Any]]:
+        """The descriptors in index.json: one for each tag, and one for each manifest that has none."""
         try:
             found: list[dict[str, Any]] = state.read_json(f"{self.path}/index.json")["manifests"]
         except FileNotFoundError:
-            raise Refused("NAME_UNKNOWN", f"there is no repository {self.name} here") from None
+            return []
         return found
 
     def find(self, reference: str) -> dict[str, Any]:
-        """The descriptor of the manifest with this tag or digest. Raises Refused (MANIFEST_UNKNOWN, NAME_UNKNOWN)."""
-        for entry in self.manifests():
+        """The descriptor of the manifest with this tag or digest. Raises Refused (MANIFEST_UNKNOWN)."""
+        for entry in self.entries():
             if reference in (entry["digest"], tag_of(entry)):
                 return entry
         raise Refused("MANIFEST_UNKNOWN", f"{self.name} has no manifest {reference}")
 
-    def put_manifest(self, reference: str, manifest: Manifest) -> str:
-        """Store a manifest under a tag or under its own digest, once all that it needs is here; returns its digest.
-
-        Raises Refused (TAG_INVALID, DIGEST_INVALID, MANIFEST_BLOB_UNKNOWN).
-        """
-        tag = "" if ":" in reference else reference
-        digest = digest_of(manifest.data, "sha512" if reference.startswith("sha512:") else "sha256")
-        if tag and not TAG.fullmatch(tag):
-            raise Refused("TAG_INVALID", f"{tag!r} is no tag: letters, digits and . _ -, at most 128")
-        if not tag and digest != reference:
-            raise Refused("DIGEST_INVALID", f"the manifest's digest is {digest}, not {reference}")
-        with self.lock():
-            entries = self.manifests() if self.exists() else []
-            known = {entry["digest"] for entry in entries}
-            missing = [each for each in manifest.blobs if not self.has_blob(each)]
-            if missing := missing + [each for each in manifest.children if each not in known]:
-                raise Refused("MANIFEST_BLOB_UNKNOWN", f"{self.name} misses {', '.join(missing)}: push them first")
-            temporary = f"{self.path}/uploads/manifest"
-            state.write_atomic(temporary, manifest.data, mode=0o600)
-            self.publish(temporary, digest)
-            state.sync_directory(os.path.dirname(self.blob_path(digest)))  # the names of all that it needs, and its own
-            if tag or digest not in known:
-                others = [each for each in untag(entries, tag) if tag_of(each) or each["digest"] != digest]
-                self.write([*others, manifest.entry(digest, tag)])
-        return digest
+    def lock(self) -> state.Lock:
+        """The lock that whoever replaces index.json holds."""
+        self.prepare()
+        return state.Lock(f"{self.path}/lock")
 
     def write(self, entries: list[dict[str, Any]]) -> None:
-        """Replace index.json. The caller holds the lock."""
-        if not self.exists():
+        """Replace index.json, under the lock."""
+        if not os.path.exists(f"{self.path}/oci-layout"):
             state.write_atomic(f"{self.path}/oci-layout", LAYOUT)
         state.write_json(f"{self.path}/index.json", {"schemaVersion": 2, "manifests": entries})
 
+    def put_manifest(self, manifest: Manifest, tag: str = "") -> None:
+        """Store a manifest, and let `tag`, if there is one, mean it from now on.
 
-class Manifest:
-    """A manifest or an index of manifests, as it was sent: its `data` are kept to the byte, since they have a digest.
-
-    Raises Refused (MANIFEST_INVALID) for what is neither.
-    """
-
-    def __init__(self, media_type: str, data: bytes) -> None:
-        self.data = data
-        try:
-            self.document = state.loads(data)
-            self.media_type: str = self.document.get("mediaType") or media_type
-            parts = [self.document.get("config"), *self.document.get("layers", ()), *self.document.get("blobs", ())]
-            self.blobs = [each["digest"] for each in parts if each and not each.get("urls")]
-            self.children = [each["digest"] for each in self.document.get("manifests", ())]
-            self.subject: str = (self.document.get("subject") or {}).get("digest", "")
-            for digest in (*self.blobs, *self.children, *filter(None, [self.subject])):
-                if not DIGEST.fullmatch(digest):
-                    raise ValueError(f"{digest!r} is no digest")
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise Refused("MANIFEST_INVALID", f"this is no manifest: {error}") from None
-        if media_type and media_type != self.media_type:
-            raise Refused("MANIFEST_INVALID", f"it was sent as {media_type}, and says itself {self.media_type}")
-
-    def entry(self, digest: str, tag: str) -> dict[str, Any]:
-        """What index.json says of it."""
-        notes = {key: value for key, value in ((REF_NAME, tag), (SUBJECT, self.subject)) if value}
-        return {"mediaType": self.media_type, "digest": digest, "size": len(self.data), "annotations": notes}
-
-
-def tag_of(entry: dict[str, Any]) -> str:
-    """The tag that an entry of index.json gives its manifest, "" when it is known by its digest alone."""
-    tag: str = entry.get("annotations", {}).get(REF_NAME, "")
-    return tag
-
-
-def untag(entries: list[dict[str, Any]], tag: str) -> list[dict[str, Any]]:
-    """The entries without `tag`: a manifest that had no other one stays, known by its digest alone."""
-    if not tag:
-        return entries
-    left = [each for each in entries if tag_of(each) != tag]
-    for entry in entries:
-        if tag_of(entry) == tag and all(each["digest"] != entry["digest"] for each in left):
-            notes = {key: value for key, value in entry["annotations"].items() if key != REF_NAME}
-            left.append({**entry, "annotations": notes})
-    return left
+        Raises Refused: MANIFEST_BLOB_UNKNOWN while something that the manifest names is not here.
+        """
+        with self.lock():
+            entries = self.entries()
+            known = {entry["digest"] for entry in entries}
+            missing = [each for each in manifest.blobs if not os.path.exists(self.blob_path(each))]
+            if missing := missing + [each for each in manifest.children if each not in known]:
+                raise Refused("MANIFEST_BLOB_UNKNOWN", f"{self.name} lacks {', '.join(missing)}: push that first")
+            temporary = f"{self.path}/uploads/manifest"
+            state.write_atomic(temporary, manifest.data, mode=0o600)
+            self.publish(temporary, manifest.digest)
+            state.sync_directory(os.path.dirname(self.blob_path(manifest.digest)))  # its name, and those of its blobs
+            if tag or manifest.digest not in known:
+                kept = [each for each in untag(entries, tag) if tag_of(each) or each["digest"] != manifest.digest]
+                self.write([*kept, manifest.entry(tag)])
 
 
 class Upload:
-    """A blob that is arriving. `size`: the bytes that are here. Used in a `with`, which holds the upload's lock.
+    """A blob that is arriving. A `with` holds its lock: nobody else can send to it meanwhile.
 
     Entering raises Refused: BLOB_UPLOAD_UNKNOWN where there is no such upload, BLOB_UPLOAD_INVALID where another
     connection is sending to it.
     """
 
-    def __init__(self, repository: Repository, path: str, identifier: str) -> None:
-        self.repository, self.path, self.identifier = repository, path, identifier
+    def __init__(self, repository: Repository, identifier: str, path: str) -> None:
+        self.repository, self.identifier, self.path = repository, identifier, path
         self.fd = -1
+
+    @property
+    def size(self) -> int:
+        """How many bytes are here. Raises Refused (BLOB_UPLOAD_UNKNOWN)."""
+        try:
+            return os.stat(self.path).st_size
+        except FileNotFoundError:
+            raise self._unknown() from None
 
     def __enter__(self) -> Upload:
         try:
             self.fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
             fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.stat(self.path)  # whoever had the lock may have finished it
+            os.stat(self.path)  # whoever had the lock before may have finished it
         except FileNotFoundError:
             self.__exit__(None, None, None)
-            raise Refused("BLOB_UPLOAD_UNKNOWN", f"{self.repository.name} has no upload {self.identifier}") from None
+            raise self._unknown() from None
         except BlockingIOError:
             self.__exit__(None, None, None)
             raise Refused("BLOB_UPLOAD_INVALID", "another connection is sending to this upload: try again") from None
@@ -289,12 +231,9 @@ class Upload:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if self.fd >= 0:
             os.close(self.fd)
-        self.fd = -1
 
-    @property
-    def size(self) -> int:
-        """How many bytes are here."""
-        return os.fstat(self.fd).st_size
+    def _unknown(self) -> Refused:
+        return Refused("BLOB_UPLOAD_UNKNOWN", f"{self.repository.name} has no upload {self.identifier}")
 
     def append(self, pieces: Iterable[bytes | memoryview]) -> None:
         """Write what arrives to the end of the file, piece by piece, and go on with its digest.
@@ -302,24 +241,22 @@ class Upload:
         Raises what `pieces` raises when the connection breaks, or OSError (ENOSPC): what was written stays, and counts.
         """
         known, digest = self.repository.storage.running.pop(self.path, (0, hashlib.sha256()))
-        at = self.size
         for piece in pieces:
             digest.update(piece)
+            known += len(piece)
             rest = memoryview(piece)
             while rest:
                 rest = rest[os.write(self.fd, rest):]
-            known, at = known + len(piece), at + len(piece)
-        if known == at:  # not so when a server that is gone took the beginning: then the file is read again
-            self.repository.storage.running[self.path] = (known, digest)
+        self.repository.storage.running[self.path] = (known, digest)
 
     def finish(self, digest: str) -> None:
-        """Check the digest and show the blob. Raises Refused (DIGEST_INVALID): then the upload is thrown away."""
-        algorithm = self.repository.blob_path(digest) and digest.partition(":")[0]
+        """Show the blob, if it has that digest. Raises Refused (DIGEST_INVALID): then the upload is thrown away."""
+        algorithm = checked(digest).partition(":")[0]
         known, running = self.repository.storage.running.pop(self.path, (-1, None))
-        if known != self.size or algorithm != "sha256":
+        if known != self.size or algorithm != "sha256":  # begun by a server that is gone, or cut off: read it again
             with open(self.path, "rb") as file:
                 running = hashlib.file_digest(file, algorithm)
-        if digest != f"{algorithm}:{running.hexdigest()}":
+        if running.hexdigest() != digest.partition(":")[2]:
             self.cancel()
             raise Refused("DIGEST_INVALID", f"{digest} was promised, {algorithm}:{running.hexdigest()} arrived")
         os.fsync(self.fd)
@@ -329,3 +266,48 @@ class Upload:
         """Throw away what has arrived."""
         self.repository.storage.running.pop(self.path, None)
         os.unlink(self.path)
+
+
+class Manifest:
+    """A manifest, or an index of manifests, as it was sent: `data` is kept to the byte, since its digest names it.
+
+    `blobs`, `children`: digests of what it needs. `subject`: of what it is about, or "". Raises Refused
+    (MANIFEST_INVALID) for what is no manifest.
+    """
+
+    def __init__(self, media_type: str, data: bytes, algorithm: str = "sha256") -> None:
+        self.data, self.digest = data, f"{algorithm}:{hashlib.new(algorithm, data).hexdigest()}"
+        try:
+            self.document = state.loads(data)
+            self.media_type: str = self.document.get("mediaType") or media_type
+            parts = [self.document.get("config"), *self.document.get("layers", ()), *self.document.get("blobs", ())]
+            self.blobs = [checked(each["digest"]) for each in parts if each and not each.get("urls")]
+            self.children = [checked(each["digest"]) for each in self.document.get("manifests", ())]
+            subject = self.document.get("subject")
+            self.subject = checked(subject["digest"]) if subject else ""
+            if not MEDIA_TYPE.fullmatch(self.media_type) or media_type not in ("", self.media_type):
+                raise ValueError(f"it is sent as {media_type!r} and says that it is {self.media_type!r}")
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise Refused("MANIFEST_INVALID", f"this is no manifest: {error}") from None
+
+    def entry(self, tag: str) -> dict[str, Any]:
+        """What index.json says of it."""
+        notes = {key: value for key, value in ((REF_NAME, tag), (SUBJECT, self.subject)) if value}
+        return {"mediaType": self.media_type, "digest": self.digest, "size": len(self.data), "annotations": notes}
+
+
+def tag_of(entry: dict[str, Any]) -> str:
+    """The tag that an entry of index.json gives its manifest, "" when it is known by its digest alone."""
+    tag: str = entry.get("annotations", {}).get(REF_NAME, "")
+    return tag
+
+
+def untag(entries: list[dict[str, Any]], tag: str) -> list[dict[str, Any]]:
+    """The entries without `tag` ("" is none): a manifest that had no other one stays, known by its digest alone."""
+    left = [each for each in entries if not tag or tag_of(each) != tag]
+    digests = {each["digest"] for each in left}
+    for entry in entries:
+        if entry["digest"] not in digests:
+            notes = {key: value for key, value in entry["annotations"].items() if key != REF_NAME}
+            left.append({**entry, "annotations": notes})
+    return left
