@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from minirt.images import lookup, pack
+from minirt.images import documents, pack
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PROGRAMS = (
@@ -119,7 +119,7 @@ def sha(data: bytes) -> str:
 
 def config_of(layers: Sequence[bytes], **fields: Any) -> bytes:
     """The image configuration that belongs to these uncompressed layers."""
-    return json.dumps({"architecture": lookup.architecture(), "os": "linux", "created": "2026-01-02T03:04:05Z",
+    return json.dumps({"architecture": documents.architecture(), "os": "linux", "created": "2026-01-02T03:04:05Z",
                        "config": {"Cmd": ["sh"]},
                        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{sha(each)}" for each in layers]}, **fields,
                        }).encode()
@@ -147,7 +147,7 @@ def oci_files(*layers: bytes, name: str = "test:latest", pack: Callable[[bytes],
                    for each in packed]}).encode()
     index = json.dumps({"schemaVersion": 2, "manifests": [{
         "mediaType": f"{kind}.manifest.v1+json", "digest": f"sha256:{sha(manifest)}", "size": len(manifest),
-        "annotations": {lookup.REF_NAME: name}}]}).encode()
+        "annotations": {documents.REF_NAME: name}}]}).encode()
     return {"oci-layout": b'{"imageLayoutVersion":"1.0.0"}', "index.json": index,
             **{f"blobs/sha256/{sha(blob)}": blob for blob in (config, manifest, *packed)}}
 

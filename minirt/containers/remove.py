@@ -119,8 +119,8 @@ def empty_trash(id: str) -> None:
     except FileNotFoundError:
         return
     try:
-        from minirt.images import layer
+        from minirt.kernel import paths
 
-        layer.remove_tree(trash, id)
+        paths.remove_tree(trash, id)
     finally:
         os.close(trash)

@@ -1,4 +1,4 @@
-"""Chapter 13: an image in one file.
+"""Chapter 13, beyond: an image in one file.
 
 Two forms are in use, both tar archives. `docker save` writes manifest.json, which lists for each image a config file,
 its names and its layers in order; before 2016 it wrote a file `repositories` and one directory per layer, each naming
@@ -21,17 +21,14 @@ import os
 
 from minirt import state
 from minirt.errors import BadInputError, MinirtError
-from minirt.images import lookup, reference, streams, tar
-from minirt.images.layer import show, split
+from minirt.images import blobs, documents, reference, streams, tar
+from minirt.images.changeset import HARD_LINK, REGULAR, SYMLINK, show, split
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
-MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
-LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar"
 CONTAINERD_NAME = "io.containerd.image.name"
 MOST_LAYERS = 127  # Docker's limit; the kernel's is near, since all of them stand in one string of mount options
 _LONGEST_DOCUMENT = 8 << 20
@@ -63,7 +60,7 @@ class LayerFile:
         kind = streams.kind_of(os.pread(self.descriptor, min(6, self.size), self.offset))
         if kind not in _COMPRESSIONS:
             raise BadInputError(f"a layer is compressed with {kind}, which images do not use")
-        return LAYER_TYPE + _COMPRESSIONS[kind]
+        return documents.LAYER_TYPE + _COMPRESSIONS[kind]
 
 
 class ImageFile:
@@ -87,12 +84,12 @@ class Archive:
         source = _Seeking(descriptor)
         for entry in tar.Reader(source, need_end=True):
             name = b"/".join(split(entry.name))
-            if entry.kind == tar.REGULAR and entry.parts is None:
+            if entry.kind == REGULAR and entry.parts is None:
                 self._files[name] = (source.position, entry.size)
                 self._links.pop(name, None)
-            elif entry.kind == tar.HARD_LINK:
+            elif entry.kind == HARD_LINK:
                 self._links[name] = b"/".join(split(entry.link))
-            elif entry.kind == tar.SYMLINK:  # old docker save: a layer that two images share
+            elif entry.kind == SYMLINK:  # old docker save: a layer that two images share
                 self._links[name] = _beside(name, entry.link)
             if len(self._files) > _MOST_FILES:
                 raise BadInputError(f"the archive has more than {_MOST_FILES} files: it is no image")
@@ -234,32 +231,22 @@ def _oci(archive: Archive) -> Iterator[ImageFile]:
     """An OCI image layout; several names of one manifest are several entries of its index."""
     found: dict[str, ImageFile] = {}
     for descriptor in _list(_json(archive.read("index.json"), "index.json")["manifests"]):
-        digest, manifest = _manifest(archive, descriptor)
+        chosen, _ = documents.follow(descriptor, lambda each: _json(_blob(archive, each), each["digest"]))
+        digest = chosen["digest"]
         if digest not in found:
-            found[digest] = _oci_image(archive, manifest)
+            found[digest] = _oci_image(archive, _blob(archive, chosen))
         annotations = descriptor.get("annotations") or {}
-        name = annotations.get(CONTAINERD_NAME) or annotations.get(lookup.REF_NAME)
+        name = annotations.get(CONTAINERD_NAME) or annotations.get(documents.REF_NAME)
         if name:
             found[digest].names.append(_full_name(_text(name)))
     yield from found.values()
 
 
-def _manifest(archive: Archive, descriptor: dict[str, Any]) -> tuple[str, bytes]:
-    """(digest, bytes) of the manifest behind a descriptor; of an index, this platform's."""
-    for _ in range(4):
-        content = _blob(archive, descriptor)
-        document = _json(content, descriptor["digest"])
-        if "manifests" not in document:
-            return descriptor["digest"], content
-        descriptor = lookup.choose(_list(document["manifests"]))
-    raise BadInputError("the archive's index is nested too deeply")
-
-
 def _oci_image(archive: Archive, content: bytes) -> ImageFile:
-    manifest = _json(content, "the manifest")
-    config = _blob(archive, manifest["config"])
+    document = _json(content, "the manifest")
+    config = _blob(archive, document["config"])
     diff_ids = diff_ids_of(config)
-    descriptors = _list(manifest["layers"])
+    descriptors = _list(document["layers"])
     if len(descriptors) != len(diff_ids):
         raise BadInputError(f"the image has {len(descriptors)} layers, but its config tells of {len(diff_ids)}")
     layers = []
@@ -269,18 +256,14 @@ def _oci_image(archive: Archive, content: bytes) -> ImageFile:
             raise BadInputError(f"the layer {descriptor['digest']} is {place[2]} bytes long, "
                                 f"but the manifest says {descriptor['size']}")
         layers.append(LayerFile(place, descriptor["digest"], diff_id))
-    as_oci = manifest.get("mediaType", MANIFEST_TYPE) == MANIFEST_TYPE and manifest["config"].get("mediaType") in (
-        CONFIG_TYPE, "")
+    as_oci = document.get("mediaType", documents.MANIFEST_TYPE) == documents.MANIFEST_TYPE and document["config"].get(
+        "mediaType") in (documents.CONFIG_TYPE, "")
     return ImageFile(config, layers, [], content if as_oci else b"")
 
 
 def _blob(archive: Archive, descriptor: dict[str, Any]) -> bytes:
     """The document behind a descriptor, checked against its digest."""
-    digest = _text(descriptor["digest"])
-    content = archive.read(_blob_name(digest))
-    if "sha256:" + hashlib.sha256(content).hexdigest() != digest:
-        raise BadInputError(f"the blob {digest} of the archive does not have that digest")
-    return content
+    return blobs.verify(archive.read(_blob_name(_text(descriptor["digest"]))), descriptor)
 
 
 def _blob_name(digest: str) -> str:

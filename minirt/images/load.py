@@ -20,7 +20,8 @@ import os
 
 from minirt import events, state, trace
 from minirt.errors import BadInputError, KernelError, MinirtError
-from minirt.images import archive, layer, lookup, reference, store, streams, tar
+from minirt.images import archive, documents, layer, lookup, reference, store, streams, tar
+from minirt.images.blobs import chain_ids
 from minirt.kernel import syscalls
 
 TYPE_CHECKING = False
@@ -115,21 +116,6 @@ def unpack_stored(identifier: str) -> dict[str, Any]:
             for each in layers:
                 os.close(each.descriptor)
         return parts.record()
-
-
-def chain_ids(diff_ids: list[str]) -> list[str]:
-    """The chain ids, hexadecimal, of layers with these diff ids, the lowest first.
-
-    The lowest layer's chain id is its diff id; each further one is the sha256 of "CHAIN DIFF", the chain id below and
-    its own diff id, with "sha256:" before each. Source: OCI image-spec config.md "Layer ChainID".
-    """
-    chains: list[str] = []
-    for diff_id in diff_ids:
-        if chains:
-            chains.append(hashlib.sha256(f"sha256:{chains[-1]} {diff_id}".encode()).hexdigest())
-        else:
-            chains.append(diff_id.removeprefix("sha256:"))
-    return chains
 
 
 class _Parts:
@@ -227,8 +213,8 @@ class _Parts:
         content = self.image.manifest
         if not content:
             content = state.dumps({
-                "schemaVersion": 2, "mediaType": archive.MANIFEST_TYPE,
-                "config": {"mediaType": archive.CONFIG_TYPE, "digest": self.id, "size": len(self.image.config)},
+                "schemaVersion": 2, "mediaType": documents.MANIFEST_TYPE,
+                "config": {"mediaType": documents.CONFIG_TYPE, "digest": self.id, "size": len(self.image.config)},
                 "layers": [{"mediaType": each.media_type(), "digest": each.digest, "size": each.size}
                            for each in self.image.layers],
             }).encode()
@@ -236,7 +222,7 @@ class _Parts:
         for name, data in ((digest, content), (self.id[7:], self.image.config)):
             if not self._has_blob(name):
                 state.write_atomic(f"{self.work.path}/blobs/{name}", data, sync=False)
-        self.descriptor = {"mediaType": archive.MANIFEST_TYPE, "digest": f"sha256:{digest}", "size": len(content)}
+        self.descriptor = {"mediaType": documents.MANIFEST_TYPE, "digest": f"sha256:{digest}", "size": len(content)}
 
     def complete(self) -> bool:
         """Whether everything is there, made now or found before; asked under the lock."""

@@ -1,4 +1,4 @@
-"""Chapter 13: from what a user calls an image to what a start needs of it.
+"""Chapter 13, beyond: from what a user calls an image to what a start needs of it.
 
 The store is an OCI image layout: index.json lists manifests, each with the image's full name as an annotation; a
 manifest names the config and the layers by their digests; the digest of the config is the image's id. Beside the
@@ -17,17 +17,13 @@ import os
 
 from minirt import state
 from minirt.errors import BadInputError, NotFoundError
-from minirt.images import reference
+from minirt.images import blobs, documents, reference
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-REF_NAME = "org.opencontainers.image.ref.name"
-INDEX_TYPES = ("application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json")
-MANIFEST_TYPES = ("application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json")
-_MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}  # uname's words for what Go and OCI call otherwise
 _HEX = frozenset("0123456789abcdef")
 
 
@@ -103,7 +99,7 @@ def matches(descriptor: dict[str, Any], wanted: reference.Reference) -> bool:
 
 def name_of(descriptor: dict[str, Any]) -> str:
     """The full reference of a descriptor of index.json, "" when it has none."""
-    return str((descriptor.get("annotations") or {}).get(REF_NAME) or "")
+    return str((descriptor.get("annotations") or {}).get(documents.REF_NAME) or "")
 
 
 def identifiers(index: dict[str, Any]) -> Iterator[str]:
@@ -125,33 +121,7 @@ def config_digest(descriptor: dict[str, Any]) -> str:
 
 def manifest_of(descriptor: dict[str, Any]) -> dict[str, Any]:
     """The manifest behind a descriptor of a manifest or of an index (then this platform's). Raises BadInputError."""
-    for _ in range(4):  # an index may list indexes
-        document = read_blob(descriptor["digest"])
-        if "manifests" not in document:
-            return document
-        descriptor = choose(document["manifests"])
-    raise BadInputError(f"the image index {descriptor['digest']} is nested too deeply")
-
-
-def choose(manifests: list[dict[str, Any]]) -> dict[str, Any]:
-    """This machine's entry of an image index: Linux and its architecture, or one without a platform.
-
-    Raises BadInputError that names what there is.
-    """
-    machine = architecture()
-    offered = []
-    for descriptor in manifests:
-        platform = descriptor.get("platform") or {}
-        if platform.get("os", "linux") == "linux" and platform.get("architecture", machine) == machine:
-            return descriptor
-        offered.append(f"{platform.get('os')}/{platform.get('architecture')}")
-    raise BadInputError(f"the image is not made for linux/{machine}, only for {', '.join(offered) or 'nothing'}")
-
-
-def architecture() -> str:
-    """This machine's architecture in OCI's words: amd64, arm64, else what uname says."""
-    machine = os.uname().machine
-    return _MACHINES.get(machine, machine)
+    return documents.follow(descriptor, lambda each: read_blob(each["digest"]))[1]
 
 
 def read_index() -> dict[str, Any]:
@@ -182,5 +152,4 @@ def read_blob(digest: str) -> dict[str, Any]:
 
 def blob_path(digest: str) -> str:
     """Where the store keeps the blob with that digest. Raises BadInputError when it is no digest."""
-    reference.check_digest(digest)
-    return f"{state.root()}/images/blobs/{digest.replace(':', '/', 1)}"
+    return blobs.path(f"{state.root()}/images", digest)

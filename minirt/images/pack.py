@@ -17,7 +17,7 @@ import tarfile
 
 from minirt import state
 from minirt.errors import MinirtError
-from minirt.images import lookup, reference
+from minirt.images import documents, reference
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def write_archive(path: str, layers: Sequence[str], settings: dict[str, Any], na
     """
     digests = [_digest(layer) for layer in layers]
     config = state.dumps({
-        "architecture": lookup.architecture(), "os": "linux", "created": state.format_time(date * 10**9),
+        "architecture": documents.architecture(), "os": "linux", "created": state.format_time(date * 10**9),
         "config": settings, "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}" for digest in digests]},
         "history": [{"created": state.format_time(date * 10**9), "created_by": "minirt"} for _ in layers],
     }).encode()

@@ -24,8 +24,8 @@ import os
 
 from minirt import events, state
 from minirt.errors import BadInputError, ConflictError, MinirtError, NotFoundError
-from minirt.images import lookup, reference
-from minirt.images.layer import remove_tree
+from minirt.images import documents, lookup, reference
+from minirt.kernel.paths import remove_tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -121,9 +121,9 @@ def place(index: dict[str, Any], descriptor: dict[str, Any], name: str) -> str:
             manifests.remove(each)
     fresh = {key: value for key, value in descriptor.items() if key != "annotations"}
     annotations = dict(descriptor.get("annotations") or {})
-    annotations.pop(lookup.REF_NAME, None)
+    annotations.pop(documents.REF_NAME, None)
     if name:
-        annotations[lookup.REF_NAME] = name
+        annotations[documents.REF_NAME] = name
     if annotations:
         fresh["annotations"] = annotations
     manifests.append(fresh)
@@ -135,7 +135,7 @@ def take_name(index: dict[str, Any], descriptor: dict[str, Any]) -> None:
     if any(each is not descriptor and each["digest"] == descriptor["digest"] for each in index["manifests"]):
         index["manifests"] = [each for each in index["manifests"] if each is not descriptor]
     else:
-        descriptor.get("annotations", {}).pop(lookup.REF_NAME, None)
+        descriptor.get("annotations", {}).pop(documents.REF_NAME, None)
 
 
 class Stored:

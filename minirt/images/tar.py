@@ -1,4 +1,4 @@
-"""Chapter 13: reading a tar archive.
+"""Chapter 13, beyond: reading a tar archive.
 
 A layer is a tar archive, and so is the file that carries an image. Tar is a row of 512-byte blocks: a header that
 describes one file, then the file's content padded to whole blocks, then the next header; a block of zeros ends it. All
@@ -20,13 +20,22 @@ Sources: tar(5), pax(1) of POSIX, the GNU tar manual ("Basic Tar Format", "Stori
 from __future__ import annotations
 
 from minirt.errors import BadInputError
+from minirt.images.changeset import (
+    BLOCK_DEVICE,
+    CHARACTER,
+    DIRECTORY,
+    FIFO,
+    HARD_LINK,
+    REGULAR,
+    SYMLINK,
+    Entry,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 BLOCK = 512
-REGULAR, HARD_LINK, SYMLINK, CHARACTER, BLOCK_DEVICE, DIRECTORY, FIFO = (b"0", b"1", b"2", b"3", b"4", b"5", b"6")
 WITHOUT_CONTENT = frozenset((HARD_LINK, SYMLINK, CHARACTER, BLOCK_DEVICE, DIRECTORY, FIFO))
 _SAME_AS_REGULAR = frozenset((b"\0", b"7", b"S"))
 _ZEROS = bytes(BLOCK)
@@ -34,30 +43,6 @@ _NOTHING = memoryview(b"")
 _LONGEST_EXTENSION = 1 << 20  # bytes of one PAX header or GNU long name, as Go's reader limits it
 _MOST_SPARSE_PARTS = 1 << 18
 _XATTR = b"SCHILY.xattr."
-
-
-class Entry:
-    """One file of an archive.
-
-    `name`, `link` (where a link points) as bytes; `kind` one of the constants above; `mode` the permission bits;
-    `size` in bytes when unpacked; `mtime` in nanoseconds since 1970; `device` (major, minor); `xattrs` name -> value;
-    `parts` None, or for a sparse file the stored (offset, length) pairs; `stored` bytes of content in the archive.
-    """
-
-    __slots__ = ("device", "gid", "kind", "link", "mode", "mtime", "name", "parts", "size", "stored", "uid", "xattrs")
-
-    name: bytes
-    kind: bytes
-    link: bytes
-    mode: int
-    uid: int
-    gid: int
-    size: int
-    stored: int
-    mtime: int
-    device: tuple[int, int]
-    xattrs: dict[str, bytes] | None
-    parts: list[tuple[int, int]] | None
 
 
 class Stream:
@@ -306,19 +291,16 @@ def _check(block: bytes) -> bytes:
 
 
 def _entry(block: bytes, kind: bytes, size: int) -> Entry:
-    entry = Entry()
-    entry.name = block[:100].partition(b"\0")[0]
+    name = block[:100].partition(b"\0")[0]
     if block[257:263] == b"ustar\0" and block[345]:
-        entry.name = block[345:500].partition(b"\0")[0] + b"/" + entry.name
-    entry.kind = REGULAR if kind in _SAME_AS_REGULAR else kind
-    entry.mode = number(block[100:108]) & 0o7777
+        name = block[345:500].partition(b"\0")[0] + b"/" + name
+    entry = Entry(name, REGULAR if kind in _SAME_AS_REGULAR else kind, number(block[100:108]) & 0o7777, size,
+                  block[157:257].partition(b"\0")[0])
     entry.uid = number(block[108:116])
     entry.gid = number(block[116:124])
-    entry.size = entry.stored = size
     entry.mtime = number(block[136:148]) * 1_000_000_000
-    entry.link = block[157:257].partition(b"\0")[0]
-    entry.device = (number(block[329:337]), number(block[337:345])) if kind in (CHARACTER, BLOCK_DEVICE) else (0, 0)
-    entry.xattrs = entry.parts = None
+    if kind in (CHARACTER, BLOCK_DEVICE):
+        entry.device = number(block[329:337]), number(block[337:345])
     return entry
 
 

@@ -23,6 +23,7 @@ RESOLVE_NO_MAGICLINKS = 0x02  # <linux/openat2.h>
 RESOLVE_BENEATH = 0x08
 RESOLVE_IN_ROOT = 0x10
 EAGAIN = 11
+_STEP = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class _OpenHow(ctypes.Structure):
@@ -121,3 +122,44 @@ def make_mount_point(root: int, path: str, directory: bool) -> int:
         os.close(target)
         raise IsADirectoryError(21, os.strerror(21), path)
     return target
+
+
+def remove_tree(directory: int, name: str | bytes) -> None:
+    """Remove `name` in the directory open as `directory`, with all below it, however deep; nothing happens if it is
+    missing. A symlink is removed, not followed. Raises OSError. Sources: unlinkat(2), rmdir(2).
+
+    A stranger's tree may be deeper than Python's recursion and longer than a path may be: so this walks down by
+    descriptor, one at a time, and up by `..`, which nobody can move, since nobody else may enter an unpacked layer.
+    """
+    try:
+        os.unlink(name, dir_fd=directory)
+        return
+    except FileNotFoundError:
+        return
+    except (IsADirectoryError, PermissionError):
+        pass
+    here = os.open(name, _STEP, dir_fd=directory)
+    trail: list[tuple[str | bytes, list[str]]] = [(name, _unlink_files(here))]
+    try:
+        while trail:
+            if trail[-1][1]:
+                deeper = trail[-1][1].pop()
+                after = os.open(deeper, _STEP, dir_fd=here)
+                trail.append((deeper, _unlink_files(after)))
+            else:
+                after = os.open("..", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=here)
+                os.rmdir(trail.pop()[0], dir_fd=after)
+            os.close(here)
+            here = after
+    finally:
+        os.close(here)
+
+
+def _unlink_files(directory: int) -> list[str]:
+    """Unlink everything in an open directory but its directories; return their names."""
+    with os.scandir(directory) as entries:
+        found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+    for name, is_directory in found:
+        if not is_directory:
+            os.unlink(name, dir_fd=directory)
+    return [name for name, is_directory in found if is_directory]

@@ -178,7 +178,7 @@ def outer() -> dict[str, tuple[bytes, str]]:
         "another layer under its digest": (changed(good, blob, good[blob][:-6] + b"\0" * 6), "damaged|digest"),
         "a longer layer": (changed(good, blob, good[blob] + b"\0"), "bytes long"),
         "another config under its digest": (changed(good, config_blob, other), "does not have that digest"),
-        "another manifest under its digest": (changed(good, manifest, good[manifest] + b" "), "not have that digest"),
+        "another manifest under its digest": (changed(good, manifest, good[manifest] + b" "), "were promised"),
         "a config of another layer": (docker_archive(GOOD, config=other), "invalid diffID"),
         "a config of another layer, compressed": (oci_archive(GOOD, config=other), "invalid diffID"),
         "no layer": (changed(good, blob, None), "lacks the file"),

@@ -14,7 +14,7 @@ import pytest
 
 from minirt import overlay, state
 from minirt.errors import BadInputError, ConflictError
-from minirt.images import load, lookup, store
+from minirt.images import documents, load, lookup, store
 from tests.images import config_of, docker_archive, entry, layer, members, oci_archive, oci_files, sha
 
 pytestmark = [pytest.mark.caged, pytest.mark.leaves("the store itself")]
@@ -294,28 +294,28 @@ def of_platforms(*architectures: str) -> bytes:
     inner = json.dumps({"schemaVersion": 2, "manifests": descriptors}).encode()
     files[f"blobs/sha256/{sha(inner)}"] = inner
     files["index.json"] = json.dumps({"schemaVersion": 2, "manifests": [{
-        "mediaType": lookup.INDEX_TYPES[0], "digest": f"sha256:{sha(inner)}", "size": len(inner),
-        "annotations": {"io.containerd.image.name": "docker.io/library/many:1", lookup.REF_NAME: "1"}}]}).encode()
+        "mediaType": documents.INDEX_TYPES[0], "digest": f"sha256:{sha(inner)}", "size": len(inner),
+        "annotations": {"io.containerd.image.name": "docker.io/library/many:1", documents.REF_NAME: "1"}}]}).encode()
     return members(files)
 
 
 def test_of_many_platforms_this_machines_is_taken(tmp_path: Path, state_root: Path) -> None:
-    loaded = give(of_platforms("s390x", lookup.architecture(), "riscv64"), tmp_path)
+    loaded = give(of_platforms("s390x", documents.architecture(), "riscv64"), tmp_path)
     assert loaded[0].names == ["many:1"]
-    assert (diff(state_root) / "arch").read_text() == lookup.architecture()
+    assert (diff(state_root) / "arch").read_text() == documents.architecture()
     with pytest.raises(BadInputError, match=r"not made for linux/.*, only for linux/s390x, linux/riscv64"):
         give(of_platforms("s390x", "riscv64"), tmp_path)
 
 
 def test_an_index_that_another_tool_put_into_the_store_is_understood(tmp_path: Path, state_root: Path) -> None:
     store.prepare()
-    (tmp_path / "many.tar").write_bytes(of_platforms("s390x", lookup.architecture()))
+    (tmp_path / "many.tar").write_bytes(of_platforms("s390x", documents.architecture()))
     subprocess.run(["tar", "-C", str(state_root / "images"), "-xf", str(tmp_path / "many.tar")], check=True)
     index = json.loads((state_root / "images/index.json").read_text())
-    index["manifests"][0]["annotations"] = {lookup.REF_NAME: "docker.io/library/many:1"}
+    index["manifests"][0]["annotations"] = {documents.REF_NAME: "docker.io/library/many:1"}
     (state_root / "images/index.json").write_text(json.dumps(index))
     image = lookup.find("many:1")
-    assert (state_root / "layers" / image.lower()[0] / "arch").read_text() == lookup.architecture()
+    assert (state_root / "layers" / image.lower()[0] / "arch").read_text() == documents.architecture()
     assert store.images()[0].references == ["docker.io/library/many:1"]
     store.remove("many:1")
     assert os.listdir(state_root / "images/blobs/sha256") == [] and os.listdir(state_root / "layers") == ["l"]
