@@ -56,7 +56,8 @@ def choose(manifests: Sequence[dict[str, Any]], platform: str = "") -> dict[str,
         if not found or words[:len(wanted)] == wanted:
             return each
         offered.append("/".join(filter(None, words)))
-    raise BadInputError(f"the image is not made for {'/'.join(wanted)}, only for {', '.join(offered) or 'nothing'}")
+    raise BadInputError(f"no matching manifest for {'/'.join(wanted)} in the manifest list entries: "
+                        f"the image is made for {', '.join(offered) or 'nothing'}")
 
 
 def follow(descriptor: dict[str, Any], read: Callable[[dict[str, Any]], dict[str, Any]], platform: str = "",

@@ -10,18 +10,17 @@ Sources: Docker image-spec v1.2, reproducible-builds.org "SOURCE_DATE_EPOCH".
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import subprocess
-import tarfile
 
 from minirt import state
 from minirt.errors import MinirtError
-from minirt.images import documents, reference
+from minirt.images import changeset, documents, reference, write
+from minirt.images.changeset import Entry
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from typing import Any
 
 
@@ -29,7 +28,7 @@ class Tree:
     """Files on their way into a layer: where each goes, and what it is."""
 
     def __init__(self) -> None:
-        self._entries: dict[str, tuple[tarfile.TarInfo, bytes | str]] = {}
+        self._entries: dict[str, tuple[Entry, bytes | str]] = {}
 
     def directory(self, path: str, mode: int = 0o755) -> None:
         """An empty directory, with those above it."""
@@ -37,15 +36,15 @@ class Tree:
         if name in self._entries or not name:
             return
         self.directory(os.path.dirname(name))
-        self._add(name, tarfile.DIRTYPE, mode)
+        self._add(name, changeset.DIRECTORY, mode)
 
     def text(self, path: str, content: str, mode: int = 0o644) -> None:
         """A file with that content."""
-        self._add(path, tarfile.REGTYPE, mode, content.encode())
+        self._add(path, changeset.REGULAR, mode, content.encode())
 
     def symlink(self, path: str, target: str) -> None:
         """A symbolic link to `target`."""
-        self._add(path, tarfile.SYMTYPE, 0o777, target=target)
+        self._add(path, changeset.SYMLINK, 0o777, target=target)
 
     def copy(self, source: str, path: str = "") -> None:
         """A copy of this machine's file `source` at `path` (its own path unless given). Raises MinirtError."""
@@ -54,7 +53,7 @@ class Tree:
             status = os.stat(real)
         except OSError as error:
             raise MinirtError(f"packing {source}: {error.strerror}") from None
-        self._add(path or source, tarfile.REGTYPE, status.st_mode & 0o755, real, int(status.st_mtime))
+        self._add(path or source, changeset.REGULAR, status.st_mode & 0o755, real, int(status.st_mtime))
 
     def program(self, source: str, path: str = "") -> None:
         """A copy of a program, with the libraries it needs at the paths where it will look for them."""
@@ -64,32 +63,32 @@ class Tree:
 
     def _add(self, path: str, kind: bytes, mode: int, content: bytes | str = b"", time: int = 0, target: str = "",
              ) -> None:
-        info = tarfile.TarInfo(path.strip("/"))
-        info.type, info.mode, info.mtime, info.linkname = kind, mode, time, target
-        self.directory(os.path.dirname(info.name))
-        self._entries[info.name] = (info, content)
+        name = path.strip("/")
+        entry = Entry(os.fsencode(name), kind, mode, link=os.fsencode(target))
+        entry.mtime = time * 10**9
+        entry.size = os.path.getsize(content) if isinstance(content, str) else len(content)
+        self.directory(os.path.dirname(name))
+        self._entries[name] = (entry, content)
 
     def date(self) -> int:
         """The seconds since 1970 that the image is dated: SOURCE_DATE_EPOCH, else the newest file's time."""
         told = os.environ.get("SOURCE_DATE_EPOCH", "")
         if told.isdigit():
             return int(told)
-        return max((int(info.mtime) for info, _ in self._entries.values()), default=0)
+        return max((entry.mtime // 10**9 for entry, _ in self._entries.values()), default=0)
+
+    def files(self) -> Iterator[tuple[Entry, Iterable[bytes]]]:
+        """The files in the order of their names, none newer than `date`."""
+        date = self.date() * 10**9
+        for name in sorted(self._entries):
+            entry, content = self._entries[name]
+            entry.mtime = min(entry.mtime or date, date)
+            yield entry, write.content(content) if isinstance(content, str) else [content]
 
     def write(self, path: str) -> None:
         """Write the layer, a tar archive, to `path`."""
-        date = self.date()
-        with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as archive:
-            for name in sorted(self._entries):
-                info, content = self._entries[name]
-                info.mtime = min(info.mtime or date, date)
-                if isinstance(content, str):
-                    with open(content, "rb") as file:
-                        info.size = os.fstat(file.fileno()).st_size
-                        archive.addfile(info, file)
-                else:
-                    info.size = len(content)
-                    archive.addfile(info, io.BytesIO(content))
+        with open(path, "wb") as file:
+            file.writelines(write.archive(self.files()))
 
 
 def libraries(program: str) -> list[str]:
@@ -131,16 +130,12 @@ def write_archive(path: str, layers: Sequence[str], settings: dict[str, Any], na
         "Config": f"{identifier}.json", "Layers": [f"{digest}/layer.tar" for digest in digests],
         "RepoTags": [reference.parse(name).tagged().familiar() for name in names],
     }]).encode()
-    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as archive:
-        for name, content in (("manifest.json", manifest), (f"{identifier}.json", config)):
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            archive.addfile(info, io.BytesIO(content))
-        for digest, layer in dict(zip(digests, layers, strict=True)).items():
-            info = tarfile.TarInfo(f"{digest}/layer.tar")
-            with open(layer, "rb") as file:
-                info.size = os.fstat(file.fileno()).st_size
-                archive.addfile(info, file)
+    files: dict[str, bytes | str] = {"manifest.json": manifest, f"{identifier}.json": config}
+    files |= {f"{digest}/layer.tar": layer for digest, layer in zip(digests, layers, strict=True)}
+    with open(path, "wb") as file:
+        file.writelines(write.archive(
+            (Entry(name.encode(), size=os.path.getsize(content)), write.content(content)) if isinstance(content, str)
+            else (Entry(name.encode(), size=len(content)), [content]) for name, content in files.items()))
 
 
 def _digest(path: str) -> str:

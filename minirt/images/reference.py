@@ -94,7 +94,7 @@ def parse(text: str) -> Reference:
     """
     if len(text) == 64 and set(text) <= _HEX:
         raise BadInputError(f"invalid repository name ({text}), cannot specify 64-byte hexadecimal strings")
-    domain, rest = _split_domain(text)
+    domain, rest = split_domain(text)
     before_tag = rest.partition(":")[0]
     if before_tag.lower() != before_tag:
         raise BadInputError(f"invalid reference format: repository name ({before_tag}) must be lowercase")
@@ -123,22 +123,27 @@ def check_digest(digest: str) -> None:
         raise BadInputError("invalid checksum digest format")
 
 
-def _split_domain(text: str) -> tuple[str, str]:
+def split_domain(text: str) -> tuple[str, str]:
+    """The domain of a name as people type it, and all that follows it: (domain, rest).
+
+    What stands before the first "/" is a domain if it is `localhost`, or has a dot, a colon or a capital letter in it;
+    `OLD_DEFAULT_DOMAIN` means `DEFAULT_DOMAIN`. Otherwise, and without a "/", the domain is `DEFAULT_DOMAIN` and the
+    whole text is the rest. At `DEFAULT_DOMAIN` a rest without "/" lies below `OFFICIAL`. Source: the comment at the
+    top of reference.go of github.com/distribution/reference.
+    """
     first, slash, rest = text.partition("/")
-    if not slash:
-        return DEFAULT_DOMAIN, OFFICIAL + text
-    if first == OLD_DEFAULT_DOMAIN:
-        first = DEFAULT_DOMAIN
-    elif not (first == "localhost" or "." in first or ":" in first or first.lower() != first):
-        first, rest = DEFAULT_DOMAIN, text
-    if first == DEFAULT_DOMAIN and "/" not in rest:
+    if slash and (first == "localhost" or "." in first or ":" in first or first.lower() != first):
+        domain = DEFAULT_DOMAIN if first == OLD_DEFAULT_DOMAIN else first
+    else:
+        domain, rest = DEFAULT_DOMAIN, text
+    if domain == DEFAULT_DOMAIN and "/" not in rest:
         rest = OFFICIAL + rest
-    return first, rest
+    return domain, rest
 
 
 def _short_means(short: str, name: Reference) -> bool:
     is_id = len(short) == 64 and set(short) <= _HEX
-    return not is_id and _split_domain(short) == (name.domain, name.path)
+    return not is_id and split_domain(short) == (name.domain, name.path)
 
 
 def _is_domain(text: str) -> bool:

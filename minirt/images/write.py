@@ -58,14 +58,14 @@ def archive(files: Iterable[tuple[Entry, Iterable[bytes]]]) -> Iterator[bytes]:
 
     Raises BadInputError when a content has another size than its entry says.
     """
-    for entry, content in files:
+    for entry, pieces in files:
         if records := _records(entry):
             extension = Entry(b"PaxHeaders/" + entry.name[:80], b"x", size=len(records))
             extension.mtime = max(entry.mtime, 0)
             yield header(extension) + _padded(records)
         yield header(_fitting(entry))
         size = 0
-        for piece in content:
+        for piece in pieces:
             size += len(piece)
             yield piece
         if size != entry.size:
@@ -134,7 +134,7 @@ def tree(directory: str, latest: int | None = None) -> Iterator[tuple[Entry, Ite
             if first != name:
                 entry.kind, entry.size, entry.link = changeset.HARD_LINK, 0, first
         if name:
-            yield entry, _content(path) if entry.kind == changeset.REGULAR and entry.size else ()
+            yield entry, content(path) if entry.kind == changeset.REGULAR and entry.size else ()
         if entry.kind == changeset.DIRECTORY and overlay.is_opaque(os.fsdecode(path)):
             yield Entry(os.path.join(name, changeset.OPAQUE)), ()
 
@@ -165,7 +165,8 @@ _KINDS = {
 }
 
 
-def _content(path: bytes) -> Iterator[bytes]:
+def content(path: str | bytes) -> Iterator[bytes]:
+    """The bytes of a file of this machine, piece by piece."""
     with open(path, "rb") as file:
         while piece := file.read(_PIECE):
             yield piece
