@@ -14,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from minirt.images.store import Stored
+    from minirt.images.listing import Stored
 
 NONE = "<none>"
 TABLE = "{{.Repository}}\t{{.Tag}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}"
@@ -55,12 +55,12 @@ def load(options: Options) -> int:
 
 def images(options: Options) -> int:
     """`minirt images`."""
-    from minirt.images import store
+    from minirt.images import listing
 
     wanted = formats.filters(options["filter"], FILTERS)
     if options.arguments:
         wanted.setdefault("reference", []).append(options.arguments[0])
-    stored = store.images()
+    stored = listing.images()
     stored = [image for image in stored if _passes(image, wanted, stored)]
     rows = [row for image in stored for row in _rows(image, options, wanted.get("reference", []))]
     formats.show(formats.rows(
@@ -177,12 +177,12 @@ def _matches(pattern: str, repository: str, tag: str) -> bool:
 
 def rmi(options: Options) -> int:
     """`minirt rmi`."""
-    from minirt.images import store
+    from minirt.images import remove
 
     code = 0
     for name in options.arguments:
         try:
-            formats.show("".join(line + "\n" for line in store.remove(name, force=options["force"])))
+            formats.show("".join(line + "\n" for line in remove.remove(name, force=options["force"])))
         except MinirtError as error:
             os.write(2, f"{PROGRAM}: {error}\n".encode("utf-8", "surrogateescape"))
             if not (options["force"] and isinstance(error, NotFoundError)):
@@ -192,9 +192,9 @@ def rmi(options: Options) -> int:
 
 def tag(options: Options) -> int:
     """`minirt tag`."""
-    from minirt.images import store
+    from minirt.images import remove
 
-    store.tag(*options.arguments)
+    remove.tag(*options.arguments)
     return 0
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from minirt import state
-from minirt.images import reference, store
+from minirt.images import listing, reference
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ _CONFIG = {
 
 def inspect(name: str) -> dict[str, Any]:
     """The description of the image that `name` means, in the form of Docker's Engine API. Raises NotFoundError."""
-    image = store.get(name)
+    image = listing.get(name)
     config = image.config
     return {
         "Id": image.id,
@@ -41,13 +41,13 @@ def inspect(name: str) -> dict[str, Any]:
     }
 
 
-def digests(image: store.Stored) -> list[str]:
+def digests(image: listing.Stored) -> list[str]:
     """`repository@digest` for each repository and manifest of an image, in the short form."""
     rows = {(repository, digest) for repository, _, digest in image.repositories() if repository}
     return sorted(f"{reference.parse(repository).familiar_repository()}@{digest}" for repository, digest in rows)
 
 
-def _layers(image: store.Stored) -> dict[str, str]:
+def _layers(image: listing.Stored) -> dict[str, str]:
     """Where the unpacked layers are: the topmost, and those below it in the order of an overlay mount."""
     places = [f"{state.root()}/layers/{chain}/diff" for chain in reversed(image.chains)]
     found = {"UpperDir": places[0]} if places else {}

@@ -22,9 +22,9 @@ from __future__ import annotations
 
 import os
 
-from minirt import events, state
-from minirt.errors import BadInputError, ConflictError, MinirtError, NotFoundError
-from minirt.images import documents, lookup, reference
+from minirt import state
+from minirt.errors import BadInputError, MinirtError
+from minirt.images import documents, lookup
 from minirt.kernel.paths import remove_tree
 
 TYPE_CHECKING = False
@@ -136,156 +136,6 @@ def take_name(index: dict[str, Any], descriptor: dict[str, Any]) -> None:
         index["manifests"] = [each for each in index["manifests"] if each is not descriptor]
     else:
         descriptor.get("annotations", {}).pop(documents.REF_NAME, None)
-
-
-class Stored:
-    """An image of the store for people: `id`; `references`, its full names; `descriptors`, its entries of the index;
-    `config`; `size` in bytes, unpacked; `chains` (empty when it was never unpacked)."""
-
-    __slots__ = ("chains", "config", "descriptors", "id", "references", "size")
-
-    def __init__(self, identifier: str, descriptors: list[dict[str, Any]]) -> None:
-        self.id, self.descriptors = identifier, descriptors
-        self.references = sorted(filter(None, map(lookup.name_of, descriptors)))
-        self.config = lookup.read_blob(identifier)
-        try:
-            record = state.read_json(f"{state.root()}/chains/{identifier[7:]}")
-            self.chains, self.size = record["chains"], record["size"]
-        except FileNotFoundError:
-            self.chains = []
-            self.size = sum(each.get("size", 0) for each in lookup.manifest_of(descriptors[0])["layers"])
-
-    @property
-    def created(self) -> float:
-        """When it was made, in seconds since 1970; 0 when it does not say."""
-        try:
-            return state.parse_time(self.config.get("created") or "")
-        except ValueError:
-            return 0.0
-
-    def repositories(self) -> list[tuple[str, str, str]]:
-        """(full repository, tag, manifest digest) of each name; one without names has ("", "", digest)."""
-        rows = []
-        for descriptor in self.descriptors:
-            name = lookup.name_of(descriptor)
-            try:
-                parsed = reference.parse(name) if name else None
-            except BadInputError:  # another tool's idea of a name
-                rows.append((name, "", descriptor["digest"]))
-                continue
-            rows.append((parsed.repository if parsed else "", parsed.tag if parsed else "", descriptor["digest"]))
-        return sorted(rows)
-
-
-def images() -> list[Stored]:
-    """Every image of the store, the newest first. Leftovers of a killed command are swept on the way."""
-    sweep()
-    grouped: dict[str, list[dict[str, Any]]] = {}
-    for descriptor in lookup.read_index()["manifests"]:
-        try:
-            grouped.setdefault(lookup.config_digest(descriptor), []).append(descriptor)
-        except BadInputError:
-            continue  # made for another machine, or another tool is still writing it
-    stored = [Stored(identifier, descriptors) for identifier, descriptors in grouped.items()]
-    return sorted(stored, key=lambda image: (-image.created, image.id))
-
-
-def get(name: str) -> Stored:
-    """The image that `name` means, as `lookup.resolve` understands it. Raises NotFoundError."""
-    identifier, _ = lookup.resolve(name)
-    index = lookup.read_index()
-    found = [each for each in index["manifests"] if _is(each, identifier)]
-    if not found:
-        raise NotFoundError(f"No such image: {name}")
-    return Stored(identifier, found)
-
-
-def _is(descriptor: dict[str, Any], identifier: str) -> bool:
-    try:
-        return lookup.config_digest(descriptor) == identifier
-    except BadInputError:
-        return False
-
-
-# -- commands --------------------------------------------------------------------------------------------------------
-
-def tag(source: str, target: str) -> None:
-    """Give the image `source` the further name `target` (`latest` when it has no tag), taking it from whoever had it.
-
-    Raises NotFoundError, and BadInputError when `target` is no name for a tag.
-    """
-    try:
-        wanted = reference.parse(target)
-    except BadInputError as error:
-        raise BadInputError(f"Error parsing reference: \"{target}\" is not a valid repository/tag: {error}") from None
-    if wanted.digest:
-        raise BadInputError("refusing to create a tag with a digest reference")
-    with Work(), lock():
-        identifier, full = lookup.resolve(source)
-        index = lookup.read_index()
-        mine = [each for each in index["manifests"] if _is(each, identifier)]
-        named = [each for each in mine if lookup.name_of(each) == full]
-        place(index, (named or mine)[0], str(wanted.tagged()))
-        write_index(index)
-        events.append("image", "tag", identifier, {"name": wanted.tagged().familiar()})
-
-
-def remove(name: str, force: bool = False) -> list[str]:
-    """Remove an image's name, and with its last name the image: Docker's `rmi`. Return what was done, in its words.
-
-    Raises NotFoundError, and ConflictError when it has several names and is meant by its id, or when containers use it
-    and it would go: `force` removes it nevertheless (the layers stay until their users are gone).
-    """
-    with Work() as work, lock():
-        identifier, full = lookup.resolve(name)
-        index = lookup.read_index()
-        mine = [each for each in index["manifests"] if _is(each, identifier)]
-        names = [lookup.name_of(each) for each in mine if lookup.name_of(each)]
-        users = _users(identifier)
-        short = identifier[7:19]
-        done: list[str] = []
-        if full and len(names) > 1:
-            take_name(index, next(each for each in mine if lookup.name_of(each) == full))
-            write_index(index)
-            events.append("image", "untag", identifier, {"name": _familiar(full)})
-            return [f"Untagged: {_familiar(full)}"]
-        if not force:
-            if full and users:
-                raise ConflictError(
-                    f"conflict: unable to remove repository reference \"{_familiar(full)}\" (must force)"
-                    f" - container {users[0][:12]} is using its referenced image {short}")
-            if len(names) > 1:
-                raise ConflictError(f"conflict: unable to delete {short} (must be forced)"
-                                    " - image is referenced in multiple repositories")
-            if users:
-                raise ConflictError(f"conflict: unable to delete {short} (must be forced)"
-                                    f" - image is being used by container {users[0][:12]}")
-        done += [f"Untagged: {_familiar(each)}" for each in names]
-        for descriptor in mine:
-            for digest in blobs(descriptor):
-                work.handle(digest)
-        index["manifests"] = [each for each in index["manifests"] if each not in mine]
-        write_index(index)
-        events.append("image", "delete", identifier, {"name": _familiar(full) if full else identifier})
-        done.append(f"Deleted: {identifier}")
-        done += [f"Deleted: sha256:{chain}" for chain in collect(work)]
-        return done
-
-
-def _familiar(full: str) -> str:
-    try:
-        return reference.parse(full).familiar()
-    except BadInputError:
-        return full
-
-
-def _users(identifier: str) -> list[str]:
-    """The ids of what uses an image: the live pins on its topmost layer."""
-    try:
-        chains = state.read_json(f"{state.root()}/chains/{identifier[7:]}")["chains"]
-    except FileNotFoundError:
-        return []
-    return state.pins(f"{state.root()}/layers/{chains[-1]}") if chains else []
 
 
 # -- sweeping -------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from minirt.errors import BadInputError
-from minirt.images import load, store
+from minirt.images import listing, load, remove
 from tests.images import config_of, docker_archive, entry, layer, members, oci_archive, oci_files, sha
 
 pytestmark = [pytest.mark.caged, pytest.mark.leaves("the store itself, empty")]
@@ -21,7 +21,7 @@ DIRECTORY, SYMLINK, LINK, DEVICE = tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNK
 GOOD = layer(entry("etc", DIRECTORY), entry("etc/motd", content=b"hello\n"))
 
 
-def give(data: bytes, place: Path) -> list[load.Loaded]:
+def give(data: bytes, place: Path) -> list[assemble.Loaded]:
     """Load an archive from a file."""
     path = place / "archive.tar"
     path.write_bytes(data)
@@ -39,7 +39,7 @@ def tree(place: Path) -> list[tuple[str, int, int]]:
 
 def assert_nothing_is_there(root: Path) -> None:
     """No image, no layer, no blob, nothing pending."""
-    assert store.images() == []
+    assert listing.images() == []
     assert os.listdir(root / "layers") == ["l"]
     for name in ("layers/l", "images/blobs/sha256", "pending", "chains"):
         assert os.listdir(root / name) == [], name
@@ -241,7 +241,7 @@ def test_an_archive_truncated_at_any_block_is_refused(form: str, tmp_path: Path,
     assert give(whole, tmp_path)[0].names == ["test:latest"]
 
 
-def through_pipe(data: bytes) -> list[load.Loaded]:
+def through_pipe(data: bytes) -> list[assemble.Loaded]:
     """Load an archive from a pipe (it must fit into the pipe's buffer)."""
     reading, writing = os.pipe()
     try:
@@ -259,7 +259,7 @@ def test_what_an_archive_says_to_the_overlay_is_not_passed_on(tmp_path: Path, st
              "SCHILY.xattr.user.kept": "yes"}
     give(docker_archive(GOOD, layer(entry("etc", DIRECTORY, pax_headers=words), entry("etc/a", pax_headers=words))),
          tmp_path)
-    top = store.images()[0].chains[-1]
+    top = listing.images()[0].chains[-1]
     for name in ("etc", "etc/a"):
         assert os.listxattr(state_root / "layers" / top / "diff" / name) == ["user.kept"]
 
@@ -275,7 +275,7 @@ def test_a_name_given_twice_is_the_later_file(tmp_path: Path, state_root: Path) 
                  entry("b", content=b"file"), entry("c", SYMLINK, linkname="/etc/passwd"), entry("c", content=b"own"),
                  entry("d"), entry("d", DIRECTORY), entry("d/e"))
     give(docker_archive(data), tmp_path)
-    diff = state_root / "layers" / store.images()[0].chains[0] / "diff"
+    diff = state_root / "layers" / listing.images()[0].chains[0] / "diff"
     assert (diff / "a").read_bytes() == b"second"
     assert (diff / "b").read_bytes() == b"file"
     assert (diff / "c").read_bytes() == b"own" and not (diff / "c").is_symlink()
@@ -285,5 +285,5 @@ def test_a_name_given_twice_is_the_later_file(tmp_path: Path, state_root: Path) 
 def test_a_deep_tree_can_be_loaded_and_removed(tmp_path: Path, state_root: Path) -> None:
     name = "/".join(["d"] * 1500)
     give(docker_archive(layer(entry(name, content=b"deep"))), tmp_path)
-    store.remove("test")
+    remove.remove("test")
     assert_nothing_is_there(state_root)

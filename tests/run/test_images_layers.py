@@ -14,7 +14,7 @@ import pytest
 
 from minirt import overlay, state
 from minirt.errors import BadInputError, ConflictError
-from minirt.images import documents, listing, load, lookup
+from minirt.images import documents, listing, load, lookup, remove, store
 from tests.images import config_of, docker_archive, entry, layer, members, oci_archive, oci_files, sha
 
 pytestmark = [pytest.mark.caged, pytest.mark.leaves("the store itself")]
@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.caged, pytest.mark.leaves("the store itself")]
 DIRECTORY, SYMLINK, LINK = tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE
 
 
-def give(data: bytes, place: Path) -> list[load.Loaded]:
+def give(data: bytes, place: Path) -> list[assemble.Loaded]:
     """Load an archive from a file."""
     path = place / "archive.tar"
     path.write_bytes(data)
@@ -220,7 +220,7 @@ def test_one_layer_of_two_images_is_unpacked_once(tmp_path: Path, state_root: Pa
     assert os.listdir(state_root / "layers") == ["l"]
 
 
-def names(rows: Sequence[store.Stored]) -> list[list[str]]:
+def names(rows: Sequence[listing.Stored]) -> list[list[str]]:
     """The names of all images."""
     return [image.references for image in rows]
 

@@ -1,0 +1,89 @@
+"""Chapter 13, beyond: names of images come and go, and with the last name the image.
+
+Sources: Docker's documentation of `docker rmi` and `docker tag`.
+"""
+
+from __future__ import annotations
+
+from minirt import events, state
+from minirt.errors import BadInputError, ConflictError
+from minirt.images import listing, lookup, reference, store
+
+
+def tag(source: str, target: str) -> None:
+    """Give the image `source` the further name `target` (`latest` when it has no tag), taking it from whoever had it.
+
+    Raises NotFoundError, and BadInputError when `target` is no name for a tag.
+    """
+    try:
+        wanted = reference.parse(target)
+    except BadInputError as error:
+        raise BadInputError(f"Error parsing reference: \"{target}\" is not a valid repository/tag: {error}") from None
+    if wanted.digest:
+        raise BadInputError("refusing to create a tag with a digest reference")
+    with store.Work(), store.lock():
+        identifier, full = lookup.resolve(source)
+        index = lookup.read_index()
+        mine = [each for each in index["manifests"] if listing.leads_to(each, identifier)]
+        named = [each for each in mine if lookup.name_of(each) == full]
+        store.place(index, (named or mine)[0], str(wanted.tagged()))
+        store.write_index(index)
+        events.append("image", "tag", identifier, {"name": wanted.tagged().familiar()})
+
+
+def remove(name: str, force: bool = False) -> list[str]:
+    """Remove an image's name, and with its last name the image: Docker's `rmi`. Return what was done, in its words.
+
+    Raises NotFoundError, and ConflictError when it has several names and is meant by its id, or when containers use it
+    and it would go: `force` removes it nevertheless (the layers stay until their users are gone).
+    """
+    with store.Work() as work, store.lock():
+        identifier, full = lookup.resolve(name)
+        index = lookup.read_index()
+        mine = [each for each in index["manifests"] if listing.leads_to(each, identifier)]
+        names = [lookup.name_of(each) for each in mine if lookup.name_of(each)]
+        users = _users(identifier)
+        short = identifier[7:19]
+        done: list[str] = []
+        if full and len(names) > 1:
+            store.take_name(index, next(each for each in mine if lookup.name_of(each) == full))
+            store.write_index(index)
+            events.append("image", "untag", identifier, {"name": _familiar(full)})
+            return [f"Untagged: {_familiar(full)}"]
+        if not force:
+            if full and users:
+                raise ConflictError(
+                    f"conflict: unable to remove repository reference \"{_familiar(full)}\" (must force)"
+                    f" - container {users[0][:12]} is using its referenced image {short}")
+            if len(names) > 1:
+                raise ConflictError(f"conflict: unable to delete {short} (must be forced)"
+                                    " - image is referenced in multiple repositories")
+            if users:
+                raise ConflictError(f"conflict: unable to delete {short} (must be forced)"
+                                    f" - image is being used by container {users[0][:12]}")
+        done += [f"Untagged: {_familiar(each)}" for each in names]
+        for descriptor in mine:
+            for digest in store.blobs(descriptor):
+                work.handle(digest)
+        index["manifests"] = [each for each in index["manifests"] if each not in mine]
+        store.write_index(index)
+        events.append("image", "delete", identifier, {"name": _familiar(full) if full else identifier})
+        done.append(f"Deleted: {identifier}")
+        done += [f"Deleted: sha256:{chain}" for chain in store.collect(work)]
+        return done
+
+
+def _familiar(full: str) -> str:
+    try:
+        return reference.parse(full).familiar()
+    except BadInputError:
+        return full
+
+
+def _users(identifier: str) -> list[str]:
+    """The ids of what uses an image: the live pins on its topmost layer."""
+    try:
+        chains = state.read_json(f"{state.root()}/chains/{identifier[7:]}")["chains"]
+    except FileNotFoundError:
+        return []
+    return state.pins(f"{state.root()}/layers/{chains[-1]}") if chains else []
