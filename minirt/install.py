@@ -5,8 +5,9 @@ prefix (/usr/local) and makes its launcher, its completion and its manual page; 
 
 A good part of what a short command costs in Python is finding modules: for each one the interpreter looks through its
 directories, checks the source's date, opens and reads. So an installed minirt carries its compiled modules in one
-*bundle*, a file with an index: a module is one read at a known place. The launcher is a script of a dozen lines, run by
-an interpreter that ignores the user's environment and imports no `site` (`-I -S`). A checkout's launcher reads its own
+*bundle*, a file with an index: a module is one read at a known place. What a hot command is known to need next lies
+there once more in one *piece*, and is loaded at a stroke. The launcher is a script of a dozen lines, run by an
+interpreter that ignores the user's environment and imports no `site` (`-I -S`). A checkout's launcher reads its own
 modules as plain files, because they change; its bundle holds only what it borrows from the standard library, so it
 cannot be out of date.
 
@@ -28,9 +29,21 @@ import subprocess
 import sys
 import sysconfig
 from pathlib import Path
+from types import CodeType
 
 # What a command borrows from the standard library on its way, and an interpreter does not already carry inside itself.
-BORROWED = ("ctypes", "ctypes._endian", "struct", "types")
+BORROWED = ("__future__", "ctypes", "ctypes._endian", "struct", "types")
+# Whoever imports the first will want the others next, and what all of them import.
+PIECES = {
+    "minirt.__main__": ("minirt.state", "minirt.cli.main"),
+    "minirt.containers.birth": (),
+    "minirt.cli.run": ("minirt.containers.client", "minirt.containers.create", "minirt.containers.files",
+                       "minirt.containers.names", "minirt.images.lookup"),
+    "minirt.containers.monitor": ("minirt.cgroups.tree", "minirt.containers.specify", "minirt.process.launch"),
+    "minirt.containers.log": ("minirt.containers.remove", "minirt.containers.streams"),
+    "minirt.cli.exec": ("minirt.containers.execute", "minirt.containers.values"),
+    "minirt.seccomp.bpf": ("minirt.seccomp.compiler", "minirt.seccomp.policy"),
+}
 LAUNCHER = '''\
 #!{interpreter} -IS
 # minirt's launcher, made by `{made_by}`: the sources lie in {home}
@@ -40,9 +53,9 @@ sys.path += {path!r}
 {bytecode}
 try:
     with open({bundle!r}, "rb", 0) as file:
-        version, finder, modules, extensions = loads(file.read({index}))
+        version, finder, modules, pieces, extensions = loads(file.read({index}))
     if version == sys.version:
-        exec(finder, {{"bundle": {bundle!r}, "modules": modules, "extensions": extensions}})
+        exec(finder, {{"bundle": {bundle!r}, "modules": modules, "pieces": pieces, "extensions": extensions}})
 except (OSError, ValueError, EOFError):
     pass  # no bundle, or not this interpreter's: the same modules as plain files
 from minirt.__main__ import main
@@ -54,14 +67,31 @@ from posix import geteuid, stat
 sys.dont_write_bytecode = stat({home!r}).st_uid != geteuid()'''
 BYTECODE_OF_AN_INSTALLATION = "sys.dont_write_bytecode = True"
 
-# Runs once, out of the bundle, with `modules` {name: (directory of a package or "", file, offset, size)} and
-# `extensions` {name: file}.
+# Runs once, out of the bundle, with `modules` {name: (directory of a package or "", file, offset, size)}, `pieces`
+# {name: (offset, size)} and `extensions` {name: file}.
 FINDER = '''\
 import posix
 import sys
 from marshal import loads
-from _frozen_importlib import ModuleSpec
+from _frozen_importlib import ModuleSpec, module_from_spec
 from _frozen_importlib_external import ExtensionFileLoader
+
+def read(offset, size):
+    descriptor = posix.open(bundle, posix.O_RDONLY | posix.O_CLOEXEC)
+    try:
+        return loads(posix.pread(descriptor, size, offset))
+    finally:
+        posix.close(descriptor)
+
+def load_piece(name):
+    for each, code in read(*pieces.pop(name)):
+        if each not in sys.modules:
+            module = sys.modules[each] = module_from_spec(Bundle.find_spec(each))
+            module.__file__ = modules[each][1]
+            exec(code, module.__dict__)
+            parent, _, last = each.rpartition(".")
+            if parent:
+                setattr(sys.modules[parent], last, module)
 
 class Bundle:
     @staticmethod
@@ -79,17 +109,14 @@ class Bundle:
 
     @staticmethod
     def create_module(spec):
+        if spec.name in pieces:
+            load_piece(spec.name)
         return None
 
     @staticmethod
     def exec_module(module):
         _, module.__file__, offset, size = modules[module.__name__]
-        descriptor = posix.open(bundle, posix.O_RDONLY | posix.O_CLOEXEC)
-        try:
-            code = posix.pread(descriptor, size, offset)
-        finally:
-            posix.close(descriptor)
-        exec(loads(code), module.__dict__)
+        exec(read(offset, size), module.__dict__)
 
 sys.meta_path.insert(0, Bundle)
 '''
@@ -101,7 +128,7 @@ def make_bundle(target: Path, package: Path | None) -> int:
     `package` is the directory of minirt's modules to put into it, or None for the borrowed ones alone. Returns the size
     of its index in bytes. Raises OSError, or SyntaxError when a module of minirt does not compile.
     """
-    found: dict[str, tuple[str, str, bytes]] = {}
+    found: dict[str, tuple[str, str, CodeType]] = {}
     for name in BORROWED:
         spec = importlib.util.find_spec(name)
         if spec is not None and spec.origin and spec.origin.endswith(".py"):
@@ -118,25 +145,50 @@ def make_bundle(target: Path, package: Path | None) -> int:
     suffix = sysconfig.get_config_var("EXT_SUFFIX")
     extensions = {file.name.removesuffix(suffix): str(file) for file in dynload.glob("*" + suffix)}
     finder = compile(FINDER, "<minirt's bundle>", "exec", dont_inherit=True)
+    pieces = {leader: marshal.dumps([(name, found[name][2]) for name in names])
+              for leader, names in (_pieces(package.parent) if package else {}).items()}
+    alone = {name: marshal.dumps(code) for name, (_, _, code) in found.items()}
 
     def index(start: int) -> bytes:
-        places = {}
-        for name, (directory, file, code) in found.items():
-            places[name] = directory, file, start, len(code)
-            start += len(code)
-        return marshal.dumps((sys.version, finder, places, extensions))
+        places, piece_places = {}, {}
+        for name, (directory, file, _) in found.items():
+            places[name] = directory, file, start, len(alone[name])
+            start += len(alone[name])
+        for name, piece in pieces.items():
+            piece_places[name] = start, len(piece)
+            start += len(piece)
+        return marshal.dumps((sys.version, finder, places, piece_places, extensions))
 
     first = index(1 << 16)      # a number takes five bytes whatever its value, so the size is right the first time
     size = len(first)
     first = index(size)
     assert len(first) == size
-    _replace(target, first + b"".join(code for _, _, code in found.values()), 0o644)
+    _replace(target, b"".join((first, *alone.values(), *pieces.values())), 0o644)
     return size
 
 
-def _compiled(file: Path) -> bytes:
+def _pieces(home: Path) -> dict[str, list[str]]:
+    """For each of PIECES our modules that come with its first one, in the order in which one needs the other.
+
+    A fresh interpreter imports them all and tells (`-X importtime`) in which order they were ready.
+    """
+    order = [name for leader, others in PIECES.items() for name in (*others, leader)]
+    program = f"import sys; sys.path.append({str(home)!r}); import {', '.join(order)}"
+    told = subprocess.run([interpreter(), "-X", "importtime", "-ISBc", program], capture_output=True, text=True,
+                          check=True).stderr
+    ready = [name for line in told.splitlines() if (name := line.rpartition("|")[2].strip()).startswith("minirt")]
+    pieces, start = {}, 0
+    for leader in PIECES:
+        end = ready.index(leader)
+        pieces[leader] = ready[start:end]
+        start = end + 1
+    return pieces
+
+
+def _compiled(file: Path) -> CodeType:
     # Without docstrings and assertions (as -OO): half the bytes to read at each start, and nobody reads them there.
-    return marshal.dumps(compile(file.read_bytes(), str(file), "exec", dont_inherit=True, optimize=2))
+    code: CodeType = compile(file.read_bytes(), str(file), "exec", dont_inherit=True, optimize=2)
+    return code
 
 
 def _replace(target: Path, content: bytes, mode: int) -> None:
