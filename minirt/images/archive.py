@@ -6,10 +6,10 @@ its parent. An *OCI archive* is an OCI image layout: index.json leads to a manif
 layers, each step by a digest. What stands where in the archive is not fixed, and a pipe cannot be read twice: so what
 is not a plain file on disk is first written to one, and then a table of contents made.
 
-`Archive` gives the contents by name; `images` understands either form and gives an `ImageFile` for each image.
+`Archive` gives the contents by name; `images` understands either form and gives an `Image` for each.
 
 Rules of the room: nothing here is trusted and nothing is unpacked. Documents are small and bounded; what is said of a
-layer (its digest, its size) is checked when its bytes pass, in `load.py`.
+layer (its digest, its size) is checked when its bytes pass, in `assemble.py`.
 
 Sources: OCI image-spec image-layout.md, Docker image-spec v1.2 ("Combined Image JSON + Filesystem Changeset Format").
 """
@@ -22,6 +22,7 @@ import os
 from minirt import state
 from minirt.errors import BadInputError, MinirtError
 from minirt.images import blobs, documents, reference, streams, tar
+from minirt.images.assemble import Image
 from minirt.images.changeset import HARD_LINK, REGULAR, SYMLINK, show, split
 
 TYPE_CHECKING = False
@@ -61,16 +62,6 @@ class LayerFile:
         if kind not in _COMPRESSIONS:
             raise BadInputError(f"a layer is compressed with {kind}, which images do not use")
         return documents.LAYER_TYPE + _COMPRESSIONS[kind]
-
-
-class ImageFile:
-    """An image as the archive has it: `config` the bytes of its configuration (its digest is the image's id),
-    `layers`, the lowest first, `names` full references, `manifest` the bytes of its OCI manifest or b"" for none."""
-
-    __slots__ = ("config", "layers", "manifest", "names")
-
-    def __init__(self, config: bytes, layers: list[LayerFile], names: list[str], manifest: bytes = b"") -> None:
-        self.config, self.layers, self.names, self.manifest = config, layers, names, manifest
 
 
 class Archive:
@@ -193,7 +184,7 @@ def _is_plain_file(descriptor: int) -> bool:
 
 # -- the two forms ---------------------------------------------------------------------------------------------------
 
-def images(archive: Archive) -> list[ImageFile]:
+def images(archive: Archive) -> list[Image]:
     """The images in an archive, of whichever form. Raises BadInputError when it is of none, or broken."""
     try:
         if "manifest.json" in archive:
@@ -211,7 +202,7 @@ def images(archive: Archive) -> list[ImageFile]:
     return found
 
 
-def _docker(archive: Archive) -> Iterator[ImageFile]:
+def _docker(archive: Archive) -> Iterator[Image]:
     """`docker save`: manifest.json = [{"Config": name, "RepoTags": [names], "Layers": [names]}, ...]"""
     for item in _list(_json(archive.read("manifest.json"), "manifest.json")):
         name = _text(item["Config"])
@@ -224,12 +215,12 @@ def _docker(archive: Archive) -> Iterator[ImageFile]:
         if len(files) != len(diff_ids):
             raise BadInputError(f"the image has {len(files)} layers, but its config tells of {len(diff_ids)}")
         layers = [LayerFile(archive.place(file), "", diff_id) for file, diff_id in zip(files, diff_ids, strict=True)]
-        yield ImageFile(config, layers, [_full_name(_text(tag)) for tag in item.get("RepoTags") or ()])
+        yield Image(config, layers, [_full_name(_text(tag)) for tag in item.get("RepoTags") or ()])
 
 
-def _oci(archive: Archive) -> Iterator[ImageFile]:
+def _oci(archive: Archive) -> Iterator[Image]:
     """An OCI image layout; several names of one manifest are several entries of its index."""
-    found: dict[str, ImageFile] = {}
+    found: dict[str, Image] = {}
     for descriptor in _list(_json(archive.read("index.json"), "index.json")["manifests"]):
         chosen, _ = documents.follow(descriptor, lambda each: _json(_blob(archive, each), each["digest"]))
         digest = chosen["digest"]
@@ -242,7 +233,7 @@ def _oci(archive: Archive) -> Iterator[ImageFile]:
     yield from found.values()
 
 
-def _oci_image(archive: Archive, content: bytes) -> ImageFile:
+def _oci_image(archive: Archive, content: bytes) -> Image:
     document = _json(content, "the manifest")
     config = _blob(archive, document["config"])
     diff_ids = diff_ids_of(config)
@@ -258,7 +249,7 @@ def _oci_image(archive: Archive, content: bytes) -> ImageFile:
         layers.append(LayerFile(place, descriptor["digest"], diff_id))
     as_oci = document.get("mediaType", documents.MANIFEST_TYPE) == documents.MANIFEST_TYPE and document["config"].get(
         "mediaType") in (documents.CONFIG_TYPE, "")
-    return ImageFile(config, layers, [], content if as_oci else b"")
+    return Image(config, layers, [], content if as_oci else b"")
 
 
 def _blob(archive: Archive, descriptor: dict[str, Any]) -> bytes:
@@ -273,7 +264,7 @@ def _blob_name(digest: str) -> str:
     return "blobs/" + digest.replace(":", "/", 1)
 
 
-def _repositories(archive: Archive) -> Iterator[ImageFile]:
+def _repositories(archive: Archive) -> Iterator[Image]:
     """The form before 2016: repositories = {name: {tag: layer id}}, and LAYER/json, LAYER/layer.tar per layer.
 
     There was no config for the image: the topmost layer's json plays that part, completed by the layers' diff ids.
@@ -300,7 +291,7 @@ def _repositories(archive: Archive) -> Iterator[ImageFile]:
                   if key not in ("id", "parent", "layer_id", "throwaway", "Size", "parent_id")}
         config["rootfs"] = {"type": "layers", "diff_ids": [layer.diff_id for layer in layers]}
         config["history"] = [{"created": item.get("created", "")} for item in chain]
-        yield ImageFile(state.dumps(config).encode(), layers, names)
+        yield Image(state.dumps(config).encode(), layers, names)
 
 
 def diff_ids_of(config: bytes) -> list[str]:

@@ -57,13 +57,16 @@ def decompress(pieces: Iterator[bytes]) -> Iterator[bytes]:
 
     Raises BadInputError for damaged or truncated data, MinirtError when nothing here can read its kind.
     """
+    kind, pieces = peek(pieces)
+    return inflate(kind, pieces) if kind else pieces
+
+
+def peek(pieces: Iterator[bytes]) -> tuple[str, Iterator[bytes]]:
+    """The compression that the first bytes tell, as `kind_of`, and the same pieces."""
     first = next(pieces, b"")
     while len(first) < 6 and (piece := next(pieces, b"")):
         first += piece
-    kind = kind_of(first)
-    if not kind:
-        return _chain(first, pieces)
-    return _inflate(kind, _chain(first, pieces))
+    return kind_of(first), _chain(first, pieces)
 
 
 def _chain(first: bytes, pieces: Iterator[bytes]) -> Iterator[bytes]:
@@ -72,7 +75,8 @@ def _chain(first: bytes, pieces: Iterator[bytes]) -> Iterator[bytes]:
     yield from pieces
 
 
-def _inflate(kind: str, pieces: Iterator[bytes]) -> Iterator[bytes]:
+def inflate(kind: str, pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """What the pieces hold after decompression. Raises as `decompress`."""
     make, errors = _decompressor(kind)
     engine = None
     try:

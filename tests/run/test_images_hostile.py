@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from minirt.errors import BadInputError
-from minirt.images import listing, load, remove
+from minirt.images import assemble, listing, load, remove
 from tests.images import config_of, docker_archive, entry, layer, members, oci_archive, oci_files, sha
 
 pytestmark = [pytest.mark.caged, pytest.mark.leaves("the store itself, empty")]

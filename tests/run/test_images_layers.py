@@ -14,7 +14,7 @@ import pytest
 
 from minirt import overlay, state
 from minirt.errors import BadInputError, ConflictError
-from minirt.images import documents, listing, load, lookup, remove, store
+from minirt.images import assemble, documents, listing, load, lookup, remove, store
 from tests.images import config_of, docker_archive, entry, layer, members, oci_archive, oci_files, sha
 
 pytestmark = [pytest.mark.caged, pytest.mark.leaves("the store itself")]
