@@ -160,7 +160,10 @@ class Monitor:
             sources = [(self.handle.master, "stdout", 1)]
             self.take_size(first)
         self.sources = [ends.Source(*source) for source in sources]
+        builder = self.handle.pid
         self.handle.start()
+        if self.handle.pid != builder:  # in another container's pid namespace the command is a child of the builder's
+            self.record_process()
         if trace.enabled():
             self.let_narrate(first)
         first.say({"started": self.container.id})
@@ -198,11 +201,14 @@ class Monitor:
         """Writes the configuration, synced unless it goes with the container, and what of this run ends with a
         reboot.
         """
-        started = state.now()
-        self.container.config["Started"] = started
+        self.container.config["Started"] = state.now()
         self.container.save(sync=not self.removes)
+        self.record_process()
+
+    def record_process(self) -> None:
+        """Writes what runs: who watches, the first process, its cgroup."""
         running = {
-            "started": started,
+            "started": self.container.config["Started"],
             "monitor": state.identity(),
             "pid": state.identity(self.handle.pid),
             "cgroup": self.group.path,
@@ -536,8 +542,8 @@ class Monitor:
             while data := source.read():
                 self.deliver(source, data)
                 self.drain(enough=self.ends.FULL)
-        if self.host["PidMode"] == "host":
-            self.group.kill()  # without a pid namespace the others did not die with the first
+        if self.host["PidMode"]:
+            self.group.kill()  # without a pid namespace of its own the others did not die with the first
         if self.removes:
             remove.vanish(self.container)
         else:

@@ -21,7 +21,7 @@ import _signal  # the module `signal` wraps this one in enums, which cost 5 ms a
 import os
 
 from minirt import trace
-from minirt.kernel import process, syscalls
+from minirt.kernel import process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,26 +45,6 @@ def birth(cgroup: int = -1) -> tuple[int, int]:
     CAP_SYS_ADMIN, EBADF when `cgroup` is no cgroup). Sources: pid_namespaces(7), clone(2).
     """
     return process.clone3(CLONE_NEWPID, cgroup)
-
-
-def birth_in(path: str, cgroup: int = -1) -> tuple[int, int]:
-    """Fork a child into the pid namespace that the file `path` (/proc/PID/ns/pid) stands for; return as `birth` does.
-
-    setns(2) with a pid namespace moves nobody: it says where the *next children* of this process are born. So it is
-    said before the fork and taken back after it, in the parent only: the child's own children belong where it is.
-    Raises OSError (ENOMEM when number 1 of that namespace has ended). Source: pid_namespaces(7).
-    """
-    own, other = [os.open(name, os.O_RDONLY | os.O_CLOEXEC) for name in ("/proc/self/ns/pid", path)]
-    pid = -1
-    try:
-        syscalls.setns(other, CLONE_NEWPID)
-        pid, pidfd = process.clone3(0, cgroup)
-    finally:
-        if pid:
-            syscalls.setns(own, CLONE_NEWPID)
-        os.close(own)
-        os.close(other)
-    return pid, pidfd
 
 
 def reap() -> dict[int, int]:

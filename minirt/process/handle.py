@@ -100,6 +100,27 @@ class Handle:
         return bool(data)
 
 
+class Joined(Handle):
+    """A process whose last program forks (`program.JOIN`), so that the command is in another pid namespace; after
+    `start` the `pid` and `pidfd` are those of the command itself."""
+
+    def start(self) -> None:
+        """Let the process become its command. Raises MinirtError when it fails; `wait` is still to be called then."""
+        self.open_gate()
+        answers = [int.from_bytes(self._rest[at: at + 4], "little", signed=True) for at in (0, 4) if self._rest[at:]]
+        if not answers:
+            raise errors.MinirtError("the joining process was killed")
+        # The two halves write on their own: the child may have failed before its parent tells its pid.
+        born = next((number for number in answers if number > 0), 0)
+        if born:
+            self.wait()  # the half that only told the pid
+            os.close(self.pidfd)
+            self.pid, self.pidfd = born, os.pidfd_open(born)
+        failed = next((number for number in answers if number < 0), 0)
+        if failed:
+            raise enter.exec_failure(-failed, self._name)
+
+
 def begin(wanted: dict[str, Any], stdio: tuple[int, int, int], last: int, birth: Callable[[], tuple[int, int]],
           child: Callable[[], int], kind: type[Handle] = Handle, extra: int = -1) -> Handle:
     """Fork a child by `birth` and let it call `child`; return the parent's handle of it, of the class `kind`.
@@ -182,11 +203,28 @@ def send_master(master: int) -> None:
     os.close(master)
 
 
-def take_terminal(slave: int) -> None:
-    """In the child: make the terminal `slave` its standard input, output and error."""
+def open_terminal(root: int, console: bool = True) -> int:
+    """In the child: open a pty of the devpts below the container's root, show it as /dev/console if `console`, hand its
+    master to the parent, return the slave."""
+    from minirt.process import terminal
+
+    master, slave = terminal.open_pair(root)
+    if console:
+        terminal.attach_console(root, master)
+    send_master(master)
+    return slave
+
+
+def take_terminal(slave: int, control: bool = False) -> None:
+    """In the child: make the terminal `slave` its standard input, output and error; with `control` also the one of its
+    session, from which Ctrl-C comes."""
     for place in (0, 1, 2):
         os.dup2(slave, place)
     os.close(slave)
+    if control:
+        from minirt.process import terminal
+
+        terminal.control(0)
 
 
 def told(error: BaseException) -> list[Any]:

@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import os
 
-from minirt import errors, state, trace
+from minirt import state, trace
 from minirt.kernel import process, syscalls
 from minirt.namespaces import ipc, mnt, net, pid, uts
 from minirt.process import enter, handle, program
-from minirt.process.handle import PROGRAM, Handle
+from minirt.process.handle import PROGRAM, Joined
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,26 +33,6 @@ KINDS = (("user", CLONE_NEWUSER), ("mnt", mnt.CLONE_NEWNS), ("cgroup", CLONE_NEW
          ("ipc", ipc.CLONE_NEWIPC), ("net", net.CLONE_NEWNET), ("pid", pid.CLONE_NEWPID))
 EVERY_NAMESPACE = (mnt.CLONE_NEWNS | CLONE_NEWCGROUP | uts.CLONE_NEWUTS | ipc.CLONE_NEWIPC | net.CLONE_NEWNET
                    | pid.CLONE_NEWPID)
-
-
-class Joined(Handle):
-    """A process that joins a container; after `start` its `pid` and `pidfd` are those of the command itself."""
-
-    def start(self) -> None:
-        """Let the process become its command. Raises MinirtError when it fails; `wait` is still to be called then."""
-        self.open_gate()
-        answers = [int.from_bytes(self._rest[at: at + 4], "little", signed=True) for at in (0, 4) if self._rest[at:]]
-        if not answers:
-            raise errors.MinirtError("the joining process was killed")
-        # The two halves write on their own: the child may have failed before its parent tells its pid.
-        born = next((number for number in answers if number > 0), 0)
-        if born:
-            self.wait()  # the half that only told the pid
-            os.close(self.pidfd)
-            self.pid, self.pidfd = born, os.pidfd_open(born)
-        failed = next((number for number in answers if number < 0), 0)
-        if failed:
-            raise enter.exec_failure(-failed, self._name)
 
 
 def prepare(target: int, spec: dict[str, Any], stdio: tuple[int, int, int] = (0, 1, 2),
@@ -99,14 +79,9 @@ def _child(spec: dict[str, Any], group: Group | None, kinds: int) -> int:
         enter_namespaces(target)
     os.close(target)
     enter.lock_out_imports()
-    slave = -1
-    if spec["process"].get("terminal"):
-        from minirt.process import terminal
-
-        root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        master, slave = terminal.open_pair(root)
-        os.close(root)
-        handle.send_master(master)
+    root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    slave = handle.open_terminal(root, console=False) if spec["process"].get("terminal") else -1
+    os.close(root)
     seccomp = handle.pass_gate()
     if seccomp is None:
         return 125

@@ -2,7 +2,9 @@
 
 `prepare` forks a child that builds its walls and then waits; `Handle.start` lets it become the command. What must be
 wired from outside goes in between. The child is number 1 of its pid namespace from birth, and born into its cgroup;
-the other rooms it enters one after the other, in the order of the book.
+the other rooms it enters one after the other, in the order of the book. Where it shares the pid namespace of another
+container, it builds its walls outside, where nobody in there can look at it, and only the last program goes in, as
+for `exec` (`join`).
 
 Rules of the room: how parent and child talk stands in `handle`; what is imported after the clone would be paid for by
 every container, and within its root nothing can be imported any more.
@@ -18,7 +20,7 @@ from minirt import overlay, state
 from minirt.kernel import mount, paths, process, syscalls
 from minirt.namespaces import cgroup, ipc, mnt, net, pid, uts
 from minirt.process import enter, handle, program
-from minirt.process.handle import PROGRAM, Handle
+from minirt.process.handle import PROGRAM, Handle, Joined
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,14 +43,8 @@ def prepare(spec: dict[str, Any], stdio: tuple[int, int, int] = (0, 1, 2), group
     for the walls. Raises OSError when the process cannot be born.
     """
     new = {entry["type"] for entry in spec["linux"]["namespaces"] if "path" not in entry}
-    joined = [entry["path"] for entry in spec["linux"]["namespaces"] if entry["type"] == "pid" and "path" in entry]
     cgroup = group.descriptor if group else -1
-
-    def birth() -> tuple[int, int]:
-        if joined:
-            return pid.birth_in(joined[0], cgroup)
-        return pid.birth(cgroup) if "pid" in new else process.clone3(0, cgroup)
-
+    shared = shared_pid(spec)
     load_what_it_needs(spec)
     namespace = -1
     if spec["linux"].get("uidMappings"):
@@ -57,12 +53,19 @@ def prepare(spec: dict[str, Any], stdio: tuple[int, int, int] = (0, 1, 2), group
         namespace = user.make(*(user.from_specification(spec["linux"].get(f"{kind}Mappings") or ())
                                 for kind in ("uid", "gid")))
     born = handle.begin(
-        spec["process"], stdio, program.sealed(program.INIT if spec["process"].get("init") else program.LAST),
-        birth=birth, child=lambda: _child(spec, new, group), extra=namespace)
+        spec["process"], stdio,
+        program.sealed(program.JOIN * bool(shared) + program.INIT * bool(spec["process"].get("init"))),
+        birth=lambda: pid.birth(cgroup) if "pid" in new else process.clone3(0, cgroup),
+        child=lambda: _child(spec, new, group), kind=Joined if shared else Handle, extra=namespace)
     if namespace >= 0:
         os.close(namespace)
     born.filter = enter.filter_for(spec)  # made here while the child builds its walls
     return born
+
+
+def shared_pid(spec: dict[str, Any]) -> str:
+    """The file of the pid namespace of another container that this one is to share; empty when there is none."""
+    return next((entry.get("path", "") for entry in spec["linux"]["namespaces"] if entry["type"] == "pid"), "")
 
 
 def load_what_it_needs(spec: dict[str, Any]) -> None:
@@ -88,7 +91,9 @@ def _child(spec: dict[str, Any], new: set[str], group: Group | None) -> int:
     process.hide()
     if group is not None:
         group.join()
-    os.setsid()
+    shared = shared_pid(spec)
+    if not shared:  # else the last program begins the session
+        os.setsid()
     wanted = spec["process"]
     mapped = is_mapped(spec)
     if wanted.get("oomScoreAdj") is not None:
@@ -100,8 +105,11 @@ def _child(spec: dict[str, Any], new: set[str], group: Group | None) -> int:
                 raise
     sources = [mnt.bind(entry["source"], entry.get("options", ())) if entry["type"] == "bind" else -1
                for entry in spec["mounts"]]
+    if shared:
+        sources = [mnt.bind_proc(shared) if entry["type"] == "proc" else source
+                   for entry, source in zip(spec["mounts"], sources, strict=True)]
     for entry in spec["linux"]["namespaces"]:
-        if "path" in entry and entry["type"] != "pid":  # a process is in a pid namespace from birth, or never
+        if "path" in entry:  # a pid namespace: for children only, so for what the last program forks
             enter_existing(entry["path"])
     if spec["linux"].get("uidMappings"):
         spec = become_mapped(spec, sources, handle.EXTRA + bool(wanted.get("terminal")))
@@ -113,11 +121,7 @@ def _child(spec: dict[str, Any], new: set[str], group: Group | None) -> int:
     if "network" in new:
         net.configure()
     root = build_root(spec, sources, group.hierarchies() if group else (), mapped)
-    slave = -1
-    if wanted.get("terminal"):
-        from minirt.process import terminal
-
-        slave = open_terminal(root)
+    slave = handle.open_terminal(root) if wanted.get("terminal") else -1
     finish_root(spec, root)
     mnt.pivot(root)
     os.close(root)
@@ -126,8 +130,7 @@ def _child(spec: dict[str, Any], new: set[str], group: Group | None) -> int:
     if seccomp is None:
         return 125  # the parent died: nobody is left to answer to
     if slave >= 0:
-        handle.take_terminal(slave)
-        terminal.control(0)
+        handle.take_terminal(slave, control=not shared)
     enter.execute(spec, PROGRAM, seccomp)
 
 
@@ -211,16 +214,6 @@ def make(entry: dict[str, Any], mapped: bool = False) -> int:
 
         return user.make_or_borrow(entry)
     return mnt.make(entry)
-
-
-def open_terminal(root: int) -> int:
-    """Open a pty of the container's devpts, hand its master to the parent, return the slave."""
-    from minirt.process import terminal
-
-    master, slave = terminal.open_pair(root)
-    terminal.attach_console(root, master)
-    handle.send_master(master)
-    return slave
 
 
 def finish_root(spec: dict[str, Any], root: int) -> None:

@@ -26,6 +26,7 @@ import os
 
 from minirt import trace
 from minirt.kernel.syscalls import ARCHITECTURE
+from minirt.process import init
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -148,10 +149,10 @@ _FORK_AARCH64 = (
     ("a8 03 80 d2", "mov x8, #29           ; ioctl"),
     ("01 00 00 d4", "svc #0"),
 )
-LAST, JOIN, INIT = "last", "join", "init"
+LAST, JOIN, INIT = "", "join", "init"  # JOIN + INIT is both, in this order
 CODE = {
-    "x86_64": (_CHECK_X86_64, _FORK_X86_64, _EXEC_X86_64),
-    "aarch64": (_CHECK_AARCH64, _FORK_AARCH64, _EXEC_AARCH64),
+    "x86_64": (_CHECK_X86_64, _FORK_X86_64, init.CODE["x86_64"], _EXEC_X86_64),
+    "aarch64": (_CHECK_AARCH64, _FORK_AARCH64, init.CODE["aarch64"], _EXEC_AARCH64),
 }
 MACHINE = {"x86_64": 62, "aarch64": 183}  # <elf.h>: EM_X86_64, EM_AARCH64
 
@@ -160,7 +161,7 @@ HEADERS = 64 + 56  # bytes of an ELF header and one program header
 
 
 def image(which: str = LAST, architecture: str = ARCHITECTURE) -> bytes:
-    """One of the three programs as an ELF file: an ELF header, one program header that loads it all, the code.
+    """One of the programs as an ELF file: an ELF header, one program header that loads it all, the code.
 
     Raises KeyError for an architecture without code here. Source: elf(5).
     """
@@ -176,12 +177,8 @@ def image(which: str = LAST, architecture: str = ARCHITECTURE) -> bytes:
 
 def code_of(which: str, architecture: str) -> Sequence[tuple[str, str]]:
     """The instructions of a program, each in bytes and in words: the check, what is put between, the exec."""
-    check, fork, last = CODE[architecture]
-    if which == INIT:
-        from minirt.process import init
-
-        return [*check, *init.CODE[architecture], *last]
-    return [*check, *(fork if which == JOIN else ()), *last]
+    check, fork, between, last = CODE[architecture]
+    return [*check, *(fork if JOIN in which else ()), *(between if INIT in which else ()), *last]
 
 
 def _numbers(*pairs: tuple[int, int]) -> bytes:
@@ -191,7 +188,7 @@ def _numbers(*pairs: tuple[int, int]) -> bytes:
 
 @trace.narrated(CHAPTER, "put the last program into a sealed memfd", "memfd_create(); fcntl(F_ADD_SEALS)")
 def sealed(which: str = LAST) -> int:
-    """One of the three programs in a memfd that can be neither written, grown, shrunk nor unsealed: a close-on-exec
+    """One of the programs in a memfd that can be neither written, grown, shrunk nor unsealed: a close-on-exec
     descriptor. Source: memfd_create(2)."""
     descriptor = os.memfd_create("minirt", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     os.write(descriptor, image(which))

@@ -167,6 +167,7 @@ def test_a_second_container_joins_the_network_of_the_first(alice: User) -> None:
     script = "readlink /proc/self/ns/net"
     first = alice("exec", "web", "sh", "-c", script).stdout
     assert alice("run", "--rm", "--network", "container:web", "busybox", "sh", "-c", script).stdout == first
+    assert "sleep 60" in alice("run", "--rm", "--pid", "container:web", "busybox", "ps").stdout
 
 
 @with_helpers

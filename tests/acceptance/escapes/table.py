@@ -112,9 +112,10 @@ PARTS: dict[str, tuple[Escape, ...]] = {
                "a pid namespace: there is no such number", 3, "`--pid host --privileged`: it is attached"),
         Escape("joined_pid_namespace", "with `--pid container:NAME`, look for processes of the machine",
                "found in minirt itself", "the process is born in that namespace, not moved there", 3,
-               "a clone that stays where its parent is: the machine's processes are seen",
-               open="a container that was given SYS_PTRACE can trace a newcomer while that one is being built, "
-               "as under Docker"),
+               "a clone that stays where its parent is: the machine's processes are seen"),
+        Escape("newcomer", "with SYS_PTRACE, look at another container that comes in by `--pid container:NAME`",
+               "CVE-2016-9962", "it builds its walls outside; what goes in is the sealed program, with no more rights",
+               12, "built by Python within the namespace: its file is open, and it has the machine's root's rights"),
         Escape("abstract_sockets", "connect to a socket of the machine that has a name and no file",
                "CVE-2020-15257", "a network namespace; minirt itself listens on none", 6,
                "`--network host`: connected"),

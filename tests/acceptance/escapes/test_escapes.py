@@ -755,6 +755,78 @@ def test_joined_pid_namespace(tool: Any, root: Path, victim: subprocess.Popen[by
     assert str(victim.pid) in run(wanted)
 
 
+WATCH_RIGHTS = """
+import time
+got = set()
+open("/watching", "w").close()
+while not os.path.exists("/enough"):
+    for pid in os.listdir("/proc"):
+        if pid.isdigit() and int(pid) != os.getpid():
+            try:
+                exe = os.readlink(f"/proc/{pid}/exe")
+                for line in open(f"/proc/{pid}/status"):
+                    if line.startswith("CapEff"):
+                        got.add((exe, line.split()[1]))
+            except OSError:
+                pass
+print(len(got), *sorted(got))
+"""
+
+
+def test_newcomer(root: Path) -> None:
+    (root / "busybox").write_bytes(Path(shutil.which("busybox") or "/bin/busybox").read_bytes())
+    (root / "busybox").chmod(0o755)
+
+    def seen_by_the_first(come_in: Callable[[int], launch.Handle]) -> str:
+        output, theirs = os.pipe()
+        null = os.open("/dev/null", os.O_RDWR)
+        granted = {"bounding": [*capabilities.DEFAULT, "SYS_PTRACE"]}
+        box = launch.prepare(specification(root, python(WATCH_RIGHTS), capabilities=granted),
+                             stdio=(null, theirs, theirs))
+        os.close(theirs)
+        try:
+            box.start()
+            assert wait_for(root / "watching", 5)
+            for _ in range(8):
+                handle = come_in(box.pid)
+                handle.start()
+                handle.wait()
+                os.close(handle.pidfd)
+            (root / "enough").touch()
+            return b"".join(iter(lambda: os.read(output, 4096), b"")).decode()
+        finally:
+            box.kill()
+            box.wait()
+            for descriptor in (box.pidfd, null, output):
+                os.close(descriptor)
+            (root / "watching").unlink()
+            (root / "enough").unlink(missing_ok=True)
+
+    def outside(pid: int) -> launch.Handle:
+        wanted = specification(root, ["/busybox", "sleep", "0.1"])
+        kinds = [entry for entry in wanted["linux"]["namespaces"] if entry["type"] != "pid"]
+        wanted["linux"]["namespaces"] = [*kinds, {"type": "pid", "path": f"/proc/{pid}/ns/pid"}]
+        return launch.prepare(wanted)
+
+    def within(pid: int) -> launch.Handle:
+        wanted = specification(root, ["/busybox", "sleep", "0.1"])
+        kinds = [entry for entry in wanted["linux"]["namespaces"] if entry["type"] != "pid"]
+        wanted["linux"]["namespaces"] = kinds
+        own, other = [os.open(name, os.O_RDONLY) for name in ("/proc/self/ns/pid", f"/proc/{pid}/ns/pid")]
+        launch.syscalls.setns(other)
+        try:
+            return launch.prepare(wanted)
+        finally:
+            launch.syscalls.setns(own)
+            os.close(own)
+            os.close(other)
+
+    seen = seen_by_the_first(outside)
+    assert "/busybox" in seen and "python" not in seen, seen
+    assert seen.count("a80425fb") == int(seen.split()[0]), seen
+    assert kit.PYTHON in seen_by_the_first(within)
+
+
 def test_abstract_sockets(attack: Callable[..., str]) -> None:
     listening = socket.socket(socket.AF_UNIX)
     listening.bind("\0minirt-escape")
