@@ -133,5 +133,6 @@ ROUTES: Routes = (
 
 def routes(read_only: bool = False, deletes: bool = False) -> Routes:
     """The table of a registry; `read_only`: nobody may change it, `deletes`: clients may remove what it holds."""
-    removing = () if deletes else (delete_manifest, delete_blob)
-    return tuple(row for row in ROUTES if row[2] not in removing and (row[0] == "GET" or not read_only))
+    removing = (delete_manifest, delete_blob)
+    return tuple((verb, pattern, None if (read_only and verb != "GET") or (function in removing and not deletes) else
+                  function) for verb, pattern, function in ROUTES)

@@ -14,6 +14,7 @@ Sources: RFC 9110, RFC 9112; sendfile(2), shutdown(2).
 
 from __future__ import annotations
 
+import ctypes
 import os
 import select
 import signal
@@ -35,8 +36,9 @@ from minirt.registry.storage import Refused, Storage
 PIECE = 256 << 10  # bytes of a body that are held at once, for each connection
 CONNECTIONS = 200
 SILENCE = 60.0  # seconds without a byte, after which a connection is given up
+MANIFESTS = 2  # that are read at the same time
 GRACE = 10.0  # seconds that answers may still take when the registry is asked to stop
-LINGER = 2.0  # seconds to let a client read a refusal while it is still sending
+LINGER = 2.0, 64 << 20  # seconds, and bytes, to let a client read a refusal while it is still sending
 VERSION = {"Docker-Distribution-API-Version": "registry/2.0"}
 
 
@@ -81,6 +83,7 @@ class Body:
     def __iter__(self) -> Iterator[memoryview]:
         if not self.finished and self.waiting:
             self.connection.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self.connection.wfile.flush()
             self.waiting = False
         return self._chunks() if self.chunked else self._counted()
 
@@ -120,6 +123,7 @@ class Connection(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     timeout = SILENCE
+    wbufsize = 1 << 16  # a head and a short body leave together
     disable_nagle_algorithm = True
     server: Listener  # type: ignore[assignment]
 
@@ -213,6 +217,7 @@ class Connection(BaseHTTPRequestHandler):
         self.log(f'{self.command} {self.path} {answer.status} {length} {(time.monotonic() - self.begun) * 1000:.0f} ms')
 
     def _sendfile(self, descriptor: int, first: int, length: int) -> None:
+        self.wfile.flush()
         end, out = first + length, self.connection.fileno()
         waiting = select.poll()
         waiting.register(out, select.POLLOUT)
@@ -233,7 +238,7 @@ class Connection(BaseHTTPRequestHandler):
             piece = os.pread(descriptor, min(end - first, PIECE), first)
             if not piece:
                 raise ConnectionError("the file has become shorter")
-            self.connection.sendall(piece)
+            self.wfile.write(piece)
             first += len(piece)
 
     def _linger(self) -> None:
@@ -242,10 +247,11 @@ class Connection(BaseHTTPRequestHandler):
             self.wfile.flush()
             if not isinstance(self.connection, ssl.SSLSocket):
                 self.connection.shutdown(socket.SHUT_WR)
-            self.connection.settimeout(LINGER)
-            deadline = time.monotonic() + LINGER
-            while time.monotonic() < deadline and self.connection.recv(PIECE):
-                pass
+            seconds, left = LINGER
+            self.connection.settimeout(seconds)
+            deadline = time.monotonic() + seconds
+            while left > 0 and time.monotonic() < deadline and (piece := self.connection.recv(PIECE)):
+                left -= len(piece)
         except OSError:
             pass
 
@@ -280,7 +286,7 @@ class Listener:
     def __init__(self, address: tuple[str, int], storage: Storage, settings: Settings) -> None:
         self.storage, self.settings = storage, settings
         self.stopping = False
-        self.manifests = threading.Semaphore(4)
+        self.manifests = threading.Semaphore(MANIFESTS)
         self._places = threading.Semaphore(CONNECTIONS)
         self._open: dict[socket.socket, bool] = {}  # connection -> whether a request is being answered
         self._changed = threading.Condition()
@@ -384,5 +390,7 @@ def serve(listener: Listener) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
+    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):  # not in every C library
+        mallopt(-3, 1 << 20)  # M_MMAP_THRESHOLD, mallopt(3): what a large manifest took goes back to the kernel
     sys.setswitchinterval(0.001)  # a request that only asks for a manifest does not wait for one that hashes
     listener.run()

@@ -200,7 +200,8 @@ def put_manifest(storage: Storage, request: Request, name: str, reference: str) 
 
 # -- the table ---------------------------------------------------------------------------------------------------------
 
-Routes = tuple[tuple[str, str, Callable[..., Answer]], ...]
+# A function, or None for what this registry does not allow.
+Routes = tuple[tuple[str, str, Callable[..., Answer] | None], ...]
 
 ROUTES: Routes = (
     ("GET", "/v2/", check_version),
@@ -218,16 +219,17 @@ def find(routes: Routes, method: str, path: str) -> tuple[Callable[..., Answer],
     """The function that answers a method at a path, and the pieces of the path by their names in the table.
 
     HEAD is answered as GET is. Raises Refused: NAME_UNKNOWN for a path that the table does not have, UNSUPPORTED where
-    it has other methods.
+    it has other methods only.
     """
-    methods = []
+    known = False
+    methods: list[str] = []
     for verb, pattern, function in routes:
         pattern = pattern.replace("{name}", "(?P<name>.+)").replace("{", "(?P<").replace("}", ">[^/]+)")
-        if hit := re.fullmatch(pattern.removesuffix("/") + "/?", path):
-            if verb == method or (verb, method) == ("GET", "HEAD"):
+        if hit := re.fullmatch(pattern + "?" * pattern.endswith("/"), path):
+            if function and (verb == method or (verb, method) == ("GET", "HEAD")):
                 return function, hit.groupdict()
-            methods += ["GET", "HEAD"] if verb == "GET" else [verb]
-    if methods:
+            known, methods = True, methods + [verb] * bool(function)
+    if known:
         raise Refused("UNSUPPORTED", f"{method} is not allowed here", {"Allow": ", ".join(methods)})
     raise Refused("NAME_UNKNOWN", f"there is nothing at {path}")
 

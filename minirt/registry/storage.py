@@ -48,6 +48,7 @@ LONGEST_NAME = 255  # of a repository by the specification, and of a file by the
 
 REF_NAME = "org.opencontainers.image.ref.name"
 SUBJECT = "minirt.subject"  # in index.json, of a manifest that refers to another one: that one's digest
+MOST_PARTS = 100_000  # of a manifest, brackets and commas: reading a hostile one must not take more memory than it has
 LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 
 
@@ -272,19 +273,21 @@ class Manifest:
     """A manifest, or an index of manifests, as it was sent: `data` is kept to the byte, since its digest names it.
 
     `blobs`, `children`: digests of what it needs. `subject`: of what it is about, or "". Raises Refused
-    (MANIFEST_INVALID) for what is no manifest.
+    (MANIFEST_INVALID, SIZE_INVALID) for what is no manifest, or too large.
     """
 
     def __init__(self, media_type: str, data: bytes, algorithm: str = "sha256") -> None:
         self.data, self.digest = data, f"{algorithm}:{hashlib.new(algorithm, data).hexdigest()}"
+        if sum(map(data.count, (b"{", b"[", b","))) > MOST_PARTS:
+            raise Refused("SIZE_INVALID", f"a manifest has at most {MOST_PARTS} parts here")
         try:
             self.document = state.loads(data)
             self.media_type: str = self.document.get("mediaType") or media_type
             parts = [self.document.get("config"), *self.document.get("layers", ()), *self.document.get("blobs", ())]
-            self.blobs = [checked(each["digest"]) for each in parts if each and not each.get("urls")]
+            self.blobs = [checked(each["digest"]) for each in parts if each is not None and not each.get("urls")]
             self.children = [checked(each["digest"]) for each in self.document.get("manifests", ())]
             subject = self.document.get("subject")
-            self.subject = checked(subject["digest"]) if subject else ""
+            self.subject = "" if subject is None else checked(subject["digest"])
             if not MEDIA_TYPE.fullmatch(self.media_type) or media_type not in ("", self.media_type):
                 raise ValueError(f"it is sent as {media_type!r} and says that it is {self.media_type!r}")
         except (ValueError, TypeError, KeyError, AttributeError) as error:
