@@ -1,0 +1,372 @@
+"""Chapter 14: one registry, as a client sees it.
+
+A registry is a web server with a handful of addresses below /v2/. What it keeps are *blobs*, found by their digests,
+and *manifests*, found by digest or by a tag, in *repositories* that are only names:
+
+    GET  /v2/                              are you a registry, and who am I to you?
+    GET  /v2/NAME/manifests/REFERENCE      what is this image made of?
+    GET  /v2/NAME/blobs/DIGEST             one part of it; often a redirect to some storage
+    POST /v2/NAME/blobs/uploads/           I bring a blob: tells an address for PATCH (bytes) and PUT (the end)
+    PUT  /v2/NAME/manifests/REFERENCE      all parts are there: this is the image
+    GET  /v2/NAME/tags/list, /v2/_catalog  what is there?
+
+Rules of the room:
+
+- **Credentials are shown to the registry's own origin** (scheme, host, port) and to no other: a redirect, or an upload
+  address elsewhere, gets the request without them.
+- Everything that comes is bounded: a document has a limit, a manifest four mebibytes, a wait some seconds.
+- What was asked for by its digest is checked against it before anybody sees it.
+- A refusal is told in the registry's own words: `{"errors": [{"code": ..., "message": ...}]}`.
+
+Sources: OCI distribution-spec, spec.md (end-1 ... are the rows of its table "Endpoints"); RFC 9110.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+import requests
+
+from minirt import state, trace
+from minirt.errors import BadInputError, MinirtError
+from minirt.images import blobs, documents
+from minirt.registry.auth import Credentials, Wallet
+
+CHAPTER = 14
+
+ACCEPT = ", ".join((*documents.INDEX_TYPES, *documents.MANIFEST_TYPES))
+
+LARGEST_MANIFEST = 4 << 20  # bytes (spec.md, "Pushing Manifests", lets a registry refuse more)
+PIECE = 1 << 20             # bytes of a blob at a time
+_TIMEOUT = (15, 60)         # seconds to connect, and without a byte
+_TRIES = 5                  # of a request that the registry wants later
+_LONGEST_WAIT = 60          # seconds between two of them
+_LATER = frozenset((429, 500, 502, 503, 504))
+_REDIRECTS = frozenset((301, 302, 303, 307, 308))
+_MOST_REDIRECTS = 10
+
+
+class RegistryError(MinirtError):
+    """A registry refused: `code` as the specification names it ("" where it told none), `status` of the answer."""
+
+    def __init__(self, sentence: str, code: str = "", status: int = 0) -> None:
+        super().__init__(sentence)
+        self.code, self.status = code, status
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A manifest or an index as it came: its bytes, never written anew, since their digest is its name."""
+
+    content: bytes
+    media_type: str
+    digest: str
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """What it says. Raises BadInputError when it is no JSON object."""
+        try:
+            document = state.loads(self.content)
+        except ValueError as error:
+            raise BadInputError(f"the manifest {self.digest} is broken: {error}") from None
+        if not isinstance(document, dict):
+            raise BadInputError(f"the manifest {self.digest} is broken: it is no JSON object")
+        return document
+
+
+def origin(url: str) -> tuple[str, str | None, int | None]:
+    """Scheme, host and port of an address: only where all three are the same is it the same server. A port that is not
+    told is 443 for https and 80 for http. Source: RFC 9110 section 4.3.1."""
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port or {"https": 443, "http": 80}.get(parts.scheme)
+
+
+def refusal(answer: requests.Response) -> RegistryError:
+    """The error that a refused request becomes: code and message of the first of the registry's `errors`.
+
+    A body that tells none leaves the status: `unexpected status: 502 Bad Gateway`. Source: spec.md, "Error Codes".
+    """
+    try:
+        first = state.loads(read(answer, 1 << 16))["errors"][0]
+        code, message = str(first["code"]), str(first.get("message") or "")
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, MinirtError):
+        told = f"{answer.status_code} {answer.reason or ''}".strip()
+        if answer.status_code == 401:
+            return RegistryError("unauthorized: authentication required", "UNAUTHORIZED", 401)
+        return RegistryError(f"{answer.request.method} {answer.url}: unexpected status: {told}", "", answer.status_code)
+    sentence = f"{code.lower().replace('_', ' ')}: {message}"[:1000]
+    return RegistryError("".join(each for each in sentence if each.isprintable()), code, answer.status_code)
+
+
+def read(answer: requests.Response, limit: int) -> bytes:
+    """The body of an answer, whole. Raises BadInputError when it is longer than `limit` bytes."""
+    content = b""
+    end = time.monotonic() + 2 * _TIMEOUT[1]
+    for piece in answer.iter_content(1 << 14):
+        content += piece
+        if len(content) > limit:
+            raise BadInputError(f"{answer.url} answers with more than {limit} bytes")
+        if time.monotonic() > end:
+            raise BadInputError(f"{answer.url} answers too slowly")
+    return content
+
+
+class _Body:
+    """Pieces of a known number of bytes: what `requests` sends with a Content-Length, and not as `chunked`."""
+
+    def __init__(self, pieces: Iterator[bytes], size: int) -> None:
+        self._pieces, self._size = pieces, size
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self._pieces
+
+
+class Registry:
+    """A registry at the address `base` (`https://host:port`), reached by a `requests.Session` that knows about
+    certificates and proxies; `credentials` are the user's. `pause` waits some seconds."""
+
+    def __init__(self, base: str, session: requests.Session | None = None, credentials: Credentials | None = None,
+                 pause: Callable[[float], None] = time.sleep) -> None:
+        self.base = base.rstrip("/")
+        self._session = session or requests.Session()
+        self._wallet = Wallet(self.base, self._ask_token_server, credentials or Credentials())
+        self._pause = pause
+
+    # -- one request ------------------------------------------------------------------------------------------------
+
+    def request(self, method: str, address: str, scope: str = "", body: Callable[[], Any] | None = None,
+                headers: dict[str, str] | None = None) -> requests.Response:
+        """Ask the registry, showing what it wants to see, and waiting when it wants us later.
+
+        `address`: a path below the base, or a whole URL; `scope`: what a token has to allow; `body`: called for each
+        try, gives bytes or an iterator of bytes. Returns the answer, its body not yet read. Raises RegistryError, its
+        sentence in the registry's words, and MinirtError when there is no answer.
+        """
+        url = urljoin(self.base, address)
+        challenged = False
+        for again in range(1, _TRIES + 1):
+            answer = self._travel(method, url, scope, body, headers or {})
+            if answer.status_code < 400:
+                return answer
+            if answer.status_code == 401 and not challenged and origin(answer.url) == origin(self.base):
+                challenged = self._wallet.answer(answer.headers.get("WWW-Authenticate", ""), scope)
+                if challenged:
+                    continue
+            if answer.status_code not in _LATER or again == _TRIES:
+                break
+            self._pause(wait_before(again, answer.headers.get("Retry-After", "")))
+        raise refusal(answer)
+
+    def _travel(self, method: str, url: str, scope: str, body: Callable[[], Any] | None, headers: dict[str, str],
+                ) -> requests.Response:
+        """One request and the redirects it meets. At each step the credentials are shown to the registry alone."""
+        for _ in range(_MOST_REDIRECTS):
+            mine = self._wallet.header(scope) if origin(url) == origin(self.base) else {}
+            answer = self._send(method, url, headers={**headers, **mine}, data=body() if body else None)
+            if answer.status_code not in _REDIRECTS or method not in ("GET", "HEAD"):
+                return answer
+            there = urljoin(url, answer.headers.get("Location", ""))
+            if urlsplit(url).scheme == "https" and urlsplit(there).scheme != "https":
+                raise BadInputError(f"{self.base} sends us to {there[:200]}, which is not encrypted")
+            answer.close()
+            url = there
+        raise BadInputError(f"{self.base} sends us from one address to the next, more than {_MOST_REDIRECTS} times")
+
+    def _send(self, method: str, url: str, **how: Any) -> requests.Response:
+        how["headers"] = {"Accept-Encoding": "identity", **how.get("headers", {})}  # digests are of the bytes as stored
+        trace.step(CHAPTER, f"ask {urlsplit(url).netloc}", f"{method} {urlsplit(url).path}")
+        try:
+            return self._session.request(method, url, stream=True, allow_redirects=False, timeout=_TIMEOUT, **how)
+        except requests.RequestException as error:
+            raise unreachable(method, url, error) from None
+
+    def _ask_token_server(self, method: str, url: str, **how: Any) -> Any:
+        answer = self._send(method, url, **how)
+        if answer.status_code >= 400:
+            raise refusal(answer)
+        try:
+            return state.loads(read(answer, 1 << 20))
+        except ValueError:
+            return None
+
+    # -- pull ---------------------------------------------------------------------------------------------------------
+
+    def ping(self, scope: str = "") -> None:
+        """end-1: is there a registry, and does it know us? Raises RegistryError."""
+        read(self.request("GET", "/v2/", scope), 1 << 16)
+
+    def manifest(self, repository: str, reference: str) -> Manifest:
+        """end-3: the manifest with that tag or digest. Raises BadInputError when it does not have its digest."""
+        answer = self.request("GET", f"/v2/{repository}/manifests/{reference}", pulling(repository),
+                              headers={"Accept": ACCEPT})
+        content = read(answer, LARGEST_MANIFEST)
+        digest = blobs.digest(content)
+        asked = reference if ":" in reference else answer.headers.get("Docker-Content-Digest", digest)
+        if asked != digest:
+            raise BadInputError(f"the manifest of {repository} should have the digest {asked} but has {digest}")
+        media_type = answer.headers.get("Content-Type", "").partition(";")[0].strip()
+        return Manifest(content, media_type, digest)
+
+    def digest_of(self, repository: str, reference: str) -> str:
+        """end-3 by HEAD: the digest of a manifest without the manifest, "" when there is none or nobody says."""
+        try:
+            answer = self.request("HEAD", f"/v2/{repository}/manifests/{reference}", pulling(repository),
+                                  headers={"Accept": ACCEPT})
+        except RegistryError as error:
+            if error.status in (404, 405):
+                return ""
+            raise
+        return answer.headers.get("Docker-Content-Digest", "")
+
+    def blob(self, repository: str, digest: str, start: int = 0) -> requests.Response:
+        """end-2: a blob from byte `start` on; its bytes come as the answer's body is read. Raises RegistryError.
+
+        A registry that does not know ranges answers with all of it: status 200 instead of 206.
+        """
+        headers = {"Range": f"bytes={start}-"} if start else {}
+        return self.request("GET", f"/v2/{repository}/blobs/{digest}", pulling(repository), headers=headers)
+
+    # -- push ---------------------------------------------------------------------------------------------------------
+
+    def has_blob(self, repository: str, digest: str) -> bool:
+        """end-2 by HEAD: whether the repository has a blob."""
+        try:
+            self.request("HEAD", f"/v2/{repository}/blobs/{digest}", pushing(repository))
+        except RegistryError as error:
+            if error.status == 404:
+                return False
+            raise
+        return True
+
+    def begin_upload(self, repository: str, digest: str = "", source: str = "") -> str:
+        """end-4a, end-11: the address at which a new blob can be brought.
+
+        With `digest` and `source`, another repository that has the blob, the registry is asked to mount it from there:
+        if it does, nothing is to be brought, and the address is "". Raises RegistryError.
+        """
+        address, scope = f"/v2/{repository}/blobs/uploads/", pushing(repository)
+        if source:
+            address += f"?mount={digest}&from={source}"
+            scope += f" {pulling(source)}"
+        answer = self.request("POST", address, scope)
+        return "" if answer.status_code == 201 else urljoin(answer.url, answer.headers.get("Location", ""))
+
+    def send_chunk(self, repository: str, address: str, pieces: Callable[[], Iterator[bytes]], start: int, size: int,
+                   ) -> str:
+        """end-5: bring `size` bytes that begin at byte `start` of the blob; the address for what follows.
+
+        `pieces` gives them, from the first one again at each call. Raises RegistryError, of status 416 when the
+        registry is at another byte.
+        """
+        headers = {"Content-Type": "application/octet-stream", "Content-Range": f"{start}-{start + size - 1}"}
+        answer = self.request("PATCH", address, pushing(repository), lambda: _Body(pieces(), size), headers)
+        return urljoin(answer.url, answer.headers.get("Location", address))
+
+    def finish_upload(self, repository: str, address: str, digest: str, content: bytes = b"") -> None:
+        """end-6: say that a blob is complete, and its digest; `content`: its last bytes, or all of them when no chunk
+        was brought before (end-4b). Raises RegistryError."""
+        address += ("&" if urlsplit(address).query else "?") + f"digest={digest}"
+        headers = {"Content-Type": "application/octet-stream"}
+        self.request("PUT", address, pushing(repository), lambda: content, headers)
+
+    def received(self, repository: str, address: str) -> int:
+        """end-13: how many bytes of an upload have arrived. Raises RegistryError, of status 404 when it is gone."""
+        answer = self.request("GET", address, pushing(repository))
+        first, _, last = answer.headers.get("Range", "").removeprefix("bytes=").partition("-")
+        return int(last) + 1 if first == "0" and last.isdecimal() else 0
+
+    def put_manifest(self, repository: str, reference: str, manifest: Manifest) -> None:
+        """end-7: all blobs are there, this is the image. Raises RegistryError."""
+        answer = self.request("PUT", f"/v2/{repository}/manifests/{reference}", pushing(repository),
+                              lambda: manifest.content, {"Content-Type": manifest.media_type})
+        got = answer.headers.get("Docker-Content-Digest", manifest.digest)
+        if got != manifest.digest:
+            raise BadInputError(f"{self.base} took the manifest {manifest.digest} for {got}")
+
+    # -- discovery ----------------------------------------------------------------------------------------------------
+
+    def tags(self, repository: str) -> Iterator[str]:
+        """end-8: the tags of a repository."""
+        return self._listed(f"/v2/{repository}/tags/list", "tags", pulling(repository))
+
+    def catalog(self) -> Iterator[str]:
+        """The repositories of the registry, as docker-registry tells them."""
+        return self._listed("/v2/_catalog", "repositories", "registry:catalog:*")
+
+    def _listed(self, address: str, key: str, scope: str) -> Iterator[str]:
+        seen = set()
+        while address and address not in seen:
+            seen.add(address)
+            answer = self.request("GET", address, scope)
+            try:
+                found = state.loads(read(answer, LARGEST_MANIFEST))[key] or []
+                yield from (str(each) for each in found)
+            except (ValueError, KeyError, TypeError):
+                raise BadInputError(f"{answer.url} does not answer with a list of {key}") from None
+            address = next_page(answer.url, answer.headers.get("Link", ""))
+
+
+def pulling(repository: str) -> str:
+    """What a token has to allow for reading a repository (docs/spec/auth/scope.md)."""
+    return f"repository:{repository}:pull"
+
+
+def pushing(repository: str) -> str:
+    """What a token has to allow for writing to a repository."""
+    return f"repository:{repository}:pull,push"
+
+
+def wait_before(again: int, retry_after: str) -> float:
+    """Seconds to wait before the try after the `again`-th: what the header Retry-After says (a number; it may also be a
+    date, which is not believed), else 1, 2, 4 ... and never more than a minute. Source: RFC 9110 section 10.2.3."""
+    seconds = float(retry_after) if retry_after.isdecimal() else 2.0 ** (again - 1)
+    return min(seconds, _LONGEST_WAIT)
+
+
+def next_page(url: str, link: str) -> str:
+    """The address of a list's next page, "" when this was the last: of a Link header `</v2/_catalog?last=b>;
+    rel="next"` what stands in the brackets, seen from `url`. Raises BadInputError when it leads to another server.
+    Sources: spec.md "Listing Tags", RFC 8288 section 3."""
+    address, _, parameters = link.partition(">")
+    if not address.startswith("<") or "next" not in parameters:
+        return ""
+    there = urljoin(url, address[1:])
+    if origin(there) != origin(url):
+        raise BadInputError(f"the list at {url} goes on at another server, {there[:200]}")
+    return there
+
+
+def unreachable(method: str, url: str, error: Exception) -> RegistryError:
+    """The sentence for a request that got no answer, in the words of Docker's daemon where it has some."""
+    text, reason = str(error), "no answer"
+    for sign, meaning in _REASONS:
+        if sign in text:
+            reason = meaning.format(netloc=urlsplit(url).netloc)
+            break
+    return RegistryError(f"{method.capitalize()} \"{url}\": {reason}")
+
+
+_REASONS = (
+    ("WRONG_VERSION_NUMBER", "http: server gave HTTP response to HTTPS client"),
+    ("record layer failure", "http: server gave HTTP response to HTTPS client"),
+    ("Hostname mismatch", "tls: failed to verify certificate: it is made for another name than {netloc}"),
+    ("doesn't match", "tls: failed to verify certificate: it is made for another name than {netloc}"),
+    ("certificate has expired", "tls: failed to verify certificate: it has expired"),
+    ("CERTIFICATE_VERIFY_FAILED", "tls: failed to verify certificate: nobody known here has signed it; put the "
+     "authority's certificate at /etc/minirt/certs.d/{netloc}/ca.crt"),
+    ("Name or service not known", "dial tcp: lookup {netloc}: no such host"),
+    ("name resolution", "dial tcp: lookup {netloc}: no name server answers"),
+    ("Connection refused", "dial tcp {netloc}: connect: connection refused"),
+    ("Network is unreachable", "dial tcp {netloc}: connect: network is unreachable"),
+    ("No route to host", "dial tcp {netloc}: connect: no route to host"),
+    ("timed out", "net/http: request canceled: {netloc} does not answer in time"),
+    ("Connection aborted", "the server closed the connection"),
+    ("Connection reset", "the server closed the connection"),
+)

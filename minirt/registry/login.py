@@ -1,0 +1,64 @@
+"""Chapter 14, beyond: `login` and `logout`: credentials are tried before they are kept.
+
+Source: docker-login(1).
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+
+from minirt.errors import MinirtError
+from minirt.registry import credentials, hosts
+from minirt.registry.auth import Credentials
+from minirt.registry.client import RegistryError
+
+NO_TERMINAL = "Cannot perform an interactive login from a non TTY device"
+
+
+def domain_of(server: str) -> str:
+    """The domain that a user means by SERVER: a name, an address, or nothing for Docker Hub."""
+    bare = server.removeprefix("https://").removeprefix("http://").rstrip("/")
+    return "docker.io" if not bare or bare.startswith("index.docker.io") else bare.partition("/")[0]
+
+
+def login(server: str, user: str = "", password: str = "") -> list[str]:
+    """Try name and password at a registry and keep them; what is missing is asked on the terminal. Docker's lines.
+
+    Raises MinirtError when the registry refuses; then nothing is kept.
+    """
+    domain = domain_of(server)
+    key = hosts.key(domain)
+    known = credentials.find(key)
+    kept = not user and not password and known != Credentials()
+    given = known if kept else Credentials(*_ask(user, password))
+    try:
+        hosts.connect(domain, given).ping()
+    except RegistryError as error:
+        where = f"Get \"https://{hosts.server(domain)}/v2/\": " if error.status else ""
+        raise MinirtError(f"{where}{error}") from None
+    if kept:
+        return ["Authenticating with existing credentials...", "Login Succeeded"]
+    helper = credentials.store(key, given)
+    lines = [] if helper else [f"WARNING! Your password is stored unencrypted in {credentials.path()}."]
+    return [*lines, "Login Succeeded"]
+
+
+def _ask(user: str, password: str) -> tuple[str, str]:
+    if (not user or not password) and not os.isatty(0):
+        raise MinirtError(NO_TERMINAL)
+    user = user or input("Username: ").strip()
+    if not user:
+        raise MinirtError("username is empty")
+    password = password or getpass.getpass("Password: ")
+    if not password:
+        raise MinirtError("password is empty")
+    return user, password
+
+
+def logout(server: str) -> str:
+    """Forget what is kept for a registry. Docker's line."""
+    key = hosts.key(domain_of(server))
+    if credentials.erase(key):
+        return f"Removing login credentials for {key}"
+    return f"Not logged in to {key}"

@@ -1,0 +1,176 @@
+"""Chapter 14, beyond: images between a registry and the image store, as `minirt pull` and `minirt push` do it.
+
+`pull.py` and `push.py` say what is asked in which order; here is which registry it is, what the store has already, what
+is told meanwhile, and what the image is called afterwards.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from minirt import events, state
+from minirt.errors import BadInputError, KernelError, MinirtError, NotFoundError
+from minirt.images import archive, assemble, documents, lookup, reference, store
+from minirt.images.reference import Reference
+from minirt.registry import hosts, pull, push
+from minirt.registry.client import Manifest, Registry, RegistryError
+from minirt.registry.progress import Progress
+
+PULLED = "minirt.pulled"  # annotation of the store's index: REPOSITORY@DIGEST of the index that this was pulled from
+
+
+class Layer:
+    """A layer of an image in a registry, as `assemble` takes it."""
+
+    def __init__(self, registry: Registry, repository: str, descriptor: dict[str, Any], diff_id: str,
+                 progress: Progress) -> None:
+        self._registry, self._repository, self._descriptor = registry, repository, descriptor
+        self._progress = progress
+        self.digest, self.size, self.diff_id = descriptor["digest"], descriptor["size"], diff_id
+
+    def media_type(self) -> str:
+        """As the manifest says."""
+        return str(self._descriptor.get("mediaType"))
+
+    def pieces(self) -> Iterator[bytes]:
+        """Its bytes, as they arrive."""
+        name, done = short(self.digest), 0
+        for piece in pull.fetch(self._registry, self._repository, self._descriptor):
+            done += len(piece)
+            self._progress.step(name, "Downloading", done, self.size)
+            yield piece
+        self._progress.say(name, "Download complete")
+
+
+class Pulled:
+    """What a pull brought: `digest` of what was asked for, `fresh` unless the store had just that already."""
+
+    def __init__(self, name: Reference, digest: str, fresh: bool) -> None:
+        self.name, self.digest, self.fresh = name, digest, fresh
+
+    def lines(self) -> list[str]:
+        """Docker's last lines."""
+        status = "Downloaded newer image for" if self.fresh else "Image is up to date for"
+        return [f"Digest: {self.digest}", f"Status: {status} {self.name.familiar()}"]
+
+
+def short(digest: str) -> str:
+    """A layer's name for people."""
+    return digest.partition(":")[2][:12]
+
+
+def pull_image(name: Reference, platform: str, progress: Progress, registry: Registry | None = None) -> Pulled:
+    """Pull the image with a tag or a digest into the store. Raises MinirtError, in Docker's words; then the store is as
+    it was."""
+    name = Reference(name.domain, name.path, "", name.digest) if name.digest else name.tagged()
+    registry = registry or hosts.connect(name.domain)
+    wanted = name.digest or name.tag
+    try:
+        digest = "" if platform else registry.digest_of(name.path, wanted)
+        if digest and _has(name, digest):
+            progress.line(f"{wanted}: Pulling from {name.path}")
+            return Pulled(name, digest, False)
+        found = pull.find(registry, name.path, wanted, platform)
+        progress.line(f"{wanted}: Pulling from {name.path}")
+        config = pull.read_config(registry, found)
+    except RegistryError as error:
+        raise told(error, name) from None
+    return Pulled(name, found.top.digest, _take(registry, name, found, config, progress))
+
+
+def _has(name: Reference, digest: str) -> bool:
+    """Whether the store has just that: the name, from that manifest or index, with its layers unpacked."""
+    for each in lookup.read_index()["manifests"]:
+        if lookup.name_of(each) == str(name) and digest in (each["digest"], pulled_digest(each, name.repository)):
+            return os.path.exists(f"{state.root()}/chains/{lookup.config_digest(each)[7:]}")
+    return False
+
+
+def pulled_digest(descriptor: dict[str, Any], repository: str) -> str:
+    """The digest under which the registry has what this entry of the store's index was pulled from."""
+    source, _, digest = str((descriptor.get("annotations") or {}).get(PULLED, "")).partition("@")
+    return digest if digest and source == repository else str(descriptor["digest"])
+
+
+def _take(registry: Registry, name: Reference, found: pull.Found, config: bytes, progress: Progress) -> bool:
+    diff_ids = archive.diff_ids_of(config)
+    if len(diff_ids) != len(found.layers):
+        raise BadInputError(f"the image has {len(found.layers)} layers, but its configuration tells of {len(diff_ids)}")
+    layers = [Layer(registry, name.path, each, diff_id, progress)
+              for each, diff_id in zip(found.layers, diff_ids, strict=True)]
+    image = assemble.Image(config, layers, [str(name)], found.manifest.content, found.manifest.media_type)
+    if found.top is not found.manifest:
+        image.annotations[PULLED] = f"{name.repository}@{found.top.digest}"
+    owners = assemble.become_root()
+    store.sweep()
+    with store.Work() as work:
+        try:
+            assemble.take(work, [image], owners, "pull")
+        except OSError as error:
+            raise KernelError.of("pulling an image", error) from None
+    return True
+
+
+def told(error: RegistryError, name: Reference, action: str = "pull") -> MinirtError:
+    """A refusal of the registry with the image's name, as Docker tells it."""
+    if error.code in ("DENIED", "UNAUTHORIZED") or error.status in (401, 403):
+        return RegistryError(f"{action} access denied for {name.familiar_repository()}, repository does not exist or "
+                             f"may require 'minirt login': {error}", error.code, error.status)
+    if error.code == "MANIFEST_UNKNOWN" or (error.status == 404 and not error.code):
+        return NotFoundError(f"manifest for {name.familiar()} not found: {error}")
+    if error.code == "NAME_UNKNOWN":
+        return NotFoundError(f"repository {name.familiar_repository()} not found: {error}")
+    return error
+
+
+def push_image(name: Reference, progress: Progress, registry: Registry | None = None) -> str:
+    """Push the image of the store that has this name; the digest of its manifest. Raises MinirtError."""
+    descriptor = next((each for each in lookup.read_index()["manifests"] if lookup.name_of(each) == str(name)), None)
+    if descriptor is None:
+        raise NotFoundError(f"An image does not exist locally with the tag: {name.familiar_repository()}")
+    chosen, document = documents.follow(descriptor, lambda each: lookup.read_blob(each["digest"]))
+    push.check_whole(document, lambda digest: os.path.exists(lookup.blob_path(digest)))
+    content = state.read_file(lookup.blob_path(chosen["digest"]))
+    media_type = str(document.get("mediaType") or chosen.get("mediaType") or documents.MANIFEST_TYPE)
+    registry = registry or hosts.connect(name.domain)
+    near = neighbours(name)
+    try:
+        registry.ping(push_scope(name))
+        for each in [*document["layers"], document["config"]]:
+            label = "" if each is document["config"] else short(each["digest"])
+            how, source = push.push_blob(registry, name.path, each, push.read_from(lookup.blob_path(each["digest"])),
+                                         near.get(each["digest"], ()))
+            if label:
+                progress.say(label, f"{how} {source}".strip())
+        registry.put_manifest(name.path, name.tag or chosen["digest"], Manifest(content, media_type, chosen["digest"]))
+    except RegistryError as error:
+        raise told(error, name, "push") from None
+    events.append("image", "push", str(document["config"]["digest"]), {"name": name.familiar()})
+    progress.line(f"{name.tag}: digest: {chosen['digest']} size: {len(content)}")
+    return str(chosen["digest"])
+
+
+def push_scope(name: Reference) -> str:
+    """What the first request asks a token for."""
+    return f"repository:{name.path}:pull,push"
+
+
+def neighbours(name: Reference) -> dict[str, list[str]]:
+    """Blob digest -> repositories of the same registry that may have it: those of the store's images whose names say
+    that they are from there."""
+    found: dict[str, list[str]] = {}
+    for each in lookup.read_index()["manifests"]:
+        try:
+            other = reference.parse(lookup.name_of(each)) if lookup.name_of(each) else None
+            if other is None or other.domain != name.domain or other.path == name.path:
+                continue
+            document = lookup.manifest_of(each)
+        except BadInputError:
+            continue
+        for blob in [document["config"], *document["layers"]]:
+            known = found.setdefault(blob["digest"], [])
+            if other.path not in known:
+                known.append(other.path)
+    return found
