@@ -142,8 +142,7 @@ NOTES = (
     ("run --userns", "host and auto, a range of ids for each container; Podman's keep-id is refused; an ordinary "
      "user's containers are in a namespace of theirs anyway"),
     ("run --mount, -v", "bind mounts and tmpfs; named and anonymous volumes arrive with chapter 16, volumes"),
-    ("run --security-opt", "no-new-privileges and seccomp; no profiles of AppArmor and SELinux"),
-    ("run --pull", "never: images come with minirt load until chapter 14, the registry"),
+    ("run --security-opt", "no-new-privileges, seccomp and systempaths; no profiles of AppArmor and SELinux"),
     ("--format", "json, table, fields, join, upper, lower, title, print, println, index, len; not range, if ..."),
     ("ps", "one status that Docker does not know: Dead (monitor lost)"),
 )

@@ -9,6 +9,7 @@ import os
 
 from minirt.cli import explain
 from minirt.cli.options import Command, Option, Options
+from minirt.errors import NotFoundError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,10 +30,8 @@ RESOLVE = "minirt.containers.resolve"
 
 
 def pull_policy(text: str) -> str:
-    """`--pull`: there is no registry to pull from yet."""
-    if text in ("always", "missing"):
-        raise ValueError("pulling arrives with chapter 14, the registry; images come with `minirt load`")
-    if text != "never":
+    """`--pull`: when a registry is asked for the image."""
+    if text not in ("always", "missing", "never"):
         raise ValueError(f"invalid pull option: '{text}': must be one of \"always\", \"missing\" or \"never\"")
     return text
 
@@ -101,7 +100,8 @@ OPTIONS = (
            check=_check(VALUES, "mode", "PID", ("host",))),
     Option("pids-limit", "int", "Tune container pids limit (set -1 for unlimited)", chapter=8),
     Option("privileged", help="Give extended privileges to this container", chapter=10),
-    Option("pull", "string", "Pull image before running: never", chapter=14, default="never", check=pull_policy),
+    Option("pull", "string", "Pull image before running: always, missing, never", chapter=14, default="missing",
+           check=pull_policy),
     Option("quiet", help="Suppress the pull output", short="q", chapter=14),
     Option("read-only", help="Mount the container's root filesystem as read only", chapter=4),
     Option("rm", help="Automatically remove the container when it exits", chapter=17),
@@ -157,6 +157,38 @@ def asked(options: Options) -> dict[str, Any]:
         for sentence in warnings:
             os.write(2, f"WARNING: {sentence}\n".encode())
     return result
+
+
+def with_image(options: Options, attempt: Callable[[], int]) -> int:
+    """What `attempt` returns, with the image brought from its registry when `--pull` says so: before, or when the
+    attempt failed because it is not here."""
+    name = options.arguments[0]
+    if options["pull"] == "always":
+        bring(name, options["quiet"])
+    try:
+        return attempt()
+    except NotFoundError:
+        from minirt.images import lookup
+
+        meant = lookup.named(name)
+        if options["pull"] != "missing" or meant is None:
+            raise
+        try:
+            lookup.resolve(name)
+        except NotFoundError:
+            os.write(2, f"Unable to find image '{meant.familiar()}' locally\n".encode())
+            bring(name, options["quiet"])
+            return attempt()
+        raise  # it was something else that is not there
+
+
+def bring(name: str, quiet: bool) -> None:
+    """Pull the image, in a process of its own: what that needs in memory is not kept while the container runs."""
+    from minirt.containers import birth
+    from minirt.registry import bring
+
+    birth.dismiss_unused()
+    bring.bring(name, quiet)
 
 
 def run(options: Options) -> int:

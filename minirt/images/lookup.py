@@ -63,7 +63,7 @@ def find(name: str) -> Image:
 
 def resolve(name: str) -> tuple[str, str]:
     """The id and the full reference ("" when found by its id) of the image that `name` means. Raises as `find`."""
-    wanted = _parse(name)
+    wanted = named(name)
     index = read_index()
     if wanted is not None:
         for descriptor in index["manifests"]:
@@ -77,7 +77,7 @@ def resolve(name: str) -> tuple[str, str]:
     raise NotFoundError(f"No such image: {wanted.familiar() if wanted else 'sha256:' + digits}")
 
 
-def _parse(name: str) -> reference.Reference | None:
+def named(name: str) -> reference.Reference | None:
     """The reference in `name`, `latest` added; None for a full id, which Docker does not take for a name."""
     if len(name.removeprefix("sha256:")) == 64 and set(name.removeprefix("sha256:")) <= _HEX:
         return None
