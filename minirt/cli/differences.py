@@ -71,7 +71,6 @@ _RUN: dict[str, tuple[str, int, str]] = {
     "restart": ("", 17, ""),
     "runtime": ("", 21, ""),
     "storage-opt": ("", 0, "overlay directories have no size of their own without quotas of the file system below"),
-    "sysctl": ("", 12, ""),
     "use-api-socket": ("", 20, ""),
     "volume-driver": ("", 16, ""),
     "volumes-from": ("", 16, ""),

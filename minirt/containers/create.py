@@ -217,7 +217,8 @@ def compose(asked: Mapping[str, Any], arguments: Sequence[str], image: Image) ->
             "Privileged": asked["privileged"],
             "CapAdd": asked["cap-add"],
             "CapDrop": asked["cap-drop"],
-            "SecurityOpt": asked["security-opt"],
+            **security(asked["security-opt"]),
+            "Sysctls": dict(asked["sysctl"]),
             "Ulimits": asked["ulimit"],
             "Devices": asked["device"],
             "Mounts": bound,
@@ -226,6 +227,15 @@ def compose(asked: Mapping[str, Any], arguments: Sequence[str], image: Image) ->
             **asked.get("limits", {}),
         },
     }
+
+
+def security(options: Sequence[str]) -> dict[str, Any]:
+    """The fields of "HostConfig" for `--security-opt`: `systempaths=unconfined` is no option of a container in Docker's
+    words, but two empty lists."""
+    if "systempaths=unconfined" not in options:
+        return {"SecurityOpt": options}
+    return {"SecurityOpt": [each for each in options if each != "systempaths=unconfined"],
+            "MaskedPaths": [], "ReadonlyPaths": []}
 
 
 def command_line(

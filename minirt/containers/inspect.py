@@ -98,7 +98,7 @@ def host_config(host: dict[str, Any]) -> dict[str, Any]:
     """ "HostConfig", with what Docker keeps there and minirt decides by itself."""
     volumes = [mount for mount in host["Mounts"] if mount.get("Create")]
     return {
-        **{name: value for name, value in host.items() if name != "limited"},
+        **{name: value for name, value in host.items() if name != "limited" and (value or name != "Sysctls")},
         "Binds": [_bind(mount) for mount in volumes] or None,
         "Mounts": [_mount(mount) for mount in host["Mounts"] if not mount.get("Create")] or None,
         "Tmpfs": host["Tmpfs"] or None,
@@ -113,9 +113,9 @@ def host_config(host: dict[str, Any]) -> dict[str, Any]:
         **{name: host[name] for name in NO_LIMITS if name in host},
         "CapAdd": host["CapAdd"] or None,
         "CapDrop": host["CapDrop"] or None,
-        "SecurityOpt": host["SecurityOpt"] or None,
-        "MaskedPaths": None if host["Privileged"] else list(spec.MASKED_PATHS),
-        "ReadonlyPaths": None if host["Privileged"] else list(spec.READONLY_PATHS),
+        "SecurityOpt": host["SecurityOpt"] or ([] if "MaskedPaths" in host else None),
+        "MaskedPaths": None if host["Privileged"] else host.get("MaskedPaths", list(spec.MASKED_PATHS)),
+        "ReadonlyPaths": None if host["Privileged"] else host.get("ReadonlyPaths", list(spec.READONLY_PATHS)),
     }
 
 

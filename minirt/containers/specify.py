@@ -14,7 +14,8 @@ import os
 from minirt import capabilities, state
 from minirt.cgroups import devices
 from minirt.containers import record
-from minirt.errors import ConflictError
+from minirt.errors import ConflictError, MinirtError
+from minirt.namespaces import sysctl
 from minirt.process import spec as specs
 
 TYPE_CHECKING = False
@@ -64,8 +65,9 @@ def specification(container: record.Container) -> dict[str, Any]:
         "linux": {
             "namespaces": namespaces(host),
             "devices": [],
-            "maskedPaths": [*specs.MASKED_PATHS, *thermal_throttles()],
-            "readonlyPaths": list(specs.READONLY_PATHS),
+            "maskedPaths": host.get("MaskedPaths", [*specs.MASKED_PATHS, *thermal_throttles()]),
+            "readonlyPaths": host.get("ReadonlyPaths", list(specs.READONLY_PATHS)),
+            "sysctl": settings(host),
             "seccomp": seccomp(host),
             "cgroupsPath": f"/{container.group_name}",
             "resources": {"devices": list(devices.DEFAULT)},
@@ -130,6 +132,29 @@ def seccomp(host: dict[str, Any]) -> dict[str, Any] | None:
         if name == "seccomp":
             profile = value if value in ("builtin", "unconfined") else state.loads(value)
     return None if profile == "unconfined" else {"profile": profile}
+
+
+def settings(host: dict[str, Any]) -> dict[str, str]:
+    """The kernel's settings in the container's namespaces: Docker's two for a network namespace of its own, and the
+    user's. Raises MinirtError for one whose namespace is the machine's."""
+    found = {}
+    if host["NetworkMode"] not in ("host", "") and not host["NetworkMode"].startswith("container:"):
+        try:
+            writable = not os.statvfs(f"/proc/sys/{sysctl.PORTS.replace('.', '/')}").f_flag & os.ST_RDONLY
+        except OSError:
+            writable = False  # IPv4 is not in this kernel
+        if writable:  # within another container it may not be
+            if not ("IDMappings" in host or state.ordinary()):  # no map has all groups
+                found[sysctl.PINGS] = "0 2147483647"
+            found[sysctl.PORTS] = "0"
+    if host.get("Sysctls"):
+        private = [kind for kind, field, _ in NAMESPACES if host[field] != "host"]
+        for name, value in host["Sysctls"].items():
+            reason = sysctl.refusal(name, private)
+            if reason:
+                raise MinirtError(reason)
+            found[name] = value
+    return found
 
 
 def environment(config: dict[str, Any]) -> list[str]:

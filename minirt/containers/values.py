@@ -203,11 +203,23 @@ def security(text: str) -> str:
             return f"seccomp={state.dumps(profile.read(value))}"
         except MinirtError as error:
             raise ValueError(str(error)) from None
+    if text == "systempaths=unconfined":
+        return text
     if (name, value) in (("apparmor", "unconfined"), ("label", "disable")):
         return f"{name}={value}"  # which is what a container has here
     if name in ("apparmor", "label"):
         raise ValueError(f"{name} is not supported: profiles of AppArmor and SELinux are the machine's own affair")
     raise ValueError(f"invalid --security-opt: {text}")
+
+
+def sysctl(text: str) -> tuple[str, str]:
+    """`--sysctl NAME=VALUE`: only what a namespace may have for itself."""
+    from minirt.namespaces import sysctl
+
+    name, equals, value = text.partition("=")
+    if not equals or sysctl.refusal(name, ("ipc", "network")):
+        raise ValueError(f"sysctl '{text}' is not allowed")
+    return name, value
 
 
 def stream(text: str) -> str:

@@ -32,14 +32,14 @@ NUMBERS_OF = {
         "semget": 64, "semctl": 66, "msgget": 68, "msgctl": 71, "mq_open": 240, "mq_unlink": 241,
         "capget": 125, "capset": 126, "pivot_root": 155, "prctl": 157, "mount": 165, "umount2": 166,
         "sethostname": 170, "setdomainname": 171, "keyctl": 250, "mknodat": 259, "unshare": 272, "syncfs": 306,
-        "prlimit64": 302, "setns": 308, "seccomp": 317, "bpf": 321, "execveat": 322, **_SINCE_5_0,
+        "fstatfs": 138, "prlimit64": 302, "setns": 308, "seccomp": 317, "bpf": 321, "execveat": 322, **_SINCE_5_0,
     },
     "aarch64": {
         "getpid": 172, "gettid": 178, "shmget": 194, "shmat": 196, "shmctl": 195, "shmdt": 197,
         "semget": 190, "semctl": 191, "msgget": 186, "msgctl": 187, "mq_open": 180, "mq_unlink": 181,
         "capget": 90, "capset": 91, "pivot_root": 41, "prctl": 167, "mount": 40, "umount2": 39,
         "sethostname": 161, "setdomainname": 162, "keyctl": 219, "mknodat": 33, "unshare": 97, "syncfs": 267,
-        "prlimit64": 261, "setns": 268, "seccomp": 277, "bpf": 280, "execveat": 281, **_SINCE_5_0,
+        "fstatfs": 44, "prlimit64": 261, "setns": 268, "seccomp": 277, "bpf": 280, "execveat": 281, **_SINCE_5_0,
     },
 }
 ARCHITECTURE = os.uname().machine

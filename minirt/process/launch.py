@@ -18,7 +18,7 @@ import os
 
 from minirt import overlay, state
 from minirt.kernel import mount, paths, process, syscalls
-from minirt.namespaces import cgroup, ipc, mnt, net, pid, uts
+from minirt.namespaces import cgroup, ipc, mnt, net, pid, sysctl, uts
 from minirt.process import enter, handle, program
 from minirt.process.handle import PROGRAM, Handle, Joined
 
@@ -217,11 +217,11 @@ def make(entry: dict[str, Any], mapped: bool = False) -> int:
 
 
 def finish_root(spec: dict[str, Any], root: int) -> None:
-    """What comes after all mounts: masks, read-only paths, and at last the root itself when it is to be read-only."""
+    """What comes after all mounts: settings, masks, read-only paths, and at last the root itself, if it is to be."""
+    sysctl.configure(root, spec["linux"].get("sysctl", {}))
     for path in spec["linux"].get("maskedPaths", ()):
         mnt.mask(root, path)
     for path in spec["linux"].get("readonlyPaths", ()):
         mnt.make_read_only(root, path)
     attributes = [word for word, field in (("ro", "readonly"), ("nodev", "nodev")) if spec["root"].get(field)]
-    if attributes:
-        mount.mount_setattr(paths.open_in_root(root, "/", os.O_PATH), *mount.attribute_bits(attributes))
+    mount.mount_setattr(paths.open_in_root(root, "/", os.O_PATH), *mount.attribute_bits(attributes))

@@ -10,7 +10,7 @@ A plain dict. Where the specification has no word, ours is noted:
               "work"} (chapter 09), mounted at `path`
     hostname, domainname, mounts
     linux     namespaces ([{"type", "path"?}]; a type that is not named is shared with the machine), devices,
-              maskedPaths, readonlyPaths; resources: limits, for whoever makes the control group (chapter 08);
+              maskedPaths, readonlyPaths, sysctl; resources: limits, for whoever makes the control group (chapter 08);
               seccomp: ours: {"profile": "builtin", or a profile in Docker's form}
 
 The tables are Docker's defaults.
