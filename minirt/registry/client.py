@@ -46,8 +46,8 @@ _TIMEOUT = (15, 60)         # seconds to connect, and without a byte
 _TRIES = 5                  # of a request that the registry wants later
 _LONGEST_WAIT = 60          # seconds between two of them
 _LATER = frozenset((429, 500, 502, 503, 504))
-_REDIRECTS = frozenset((301, 302, 303, 307, 308))
-_MOST_REDIRECTS = 10
+REDIRECTS = frozenset((301, 302, 303, 307, 308))
+MOSTREDIRECTS = 10
 
 
 class RegistryError(MinirtError):
@@ -136,7 +136,7 @@ class Registry:
                  pause: Callable[[float], None] = time.sleep) -> None:
         self.base = base.rstrip("/")
         self._session = session or requests.Session()
-        self._wallet = Wallet(self.base, self._ask_token_server, credentials or Credentials())
+        self.wallet = Wallet(self.base, self._ask_token_server, credentials or Credentials())
         self._pause = pause
 
     # -- one request ------------------------------------------------------------------------------------------------
@@ -152,11 +152,11 @@ class Registry:
         url = urljoin(self.base, address)
         challenged = False
         for again in range(1, _TRIES + 1):
-            answer = self._travel(method, url, scope, body, headers or {})
+            answer = self.travel(method, url, scope, body, headers or {})
             if answer.status_code < 400:
                 return answer
             if answer.status_code == 401 and not challenged and origin(answer.url) == origin(self.base):
-                challenged = self._wallet.answer(answer.headers.get("WWW-Authenticate", ""), scope)
+                challenged = self.wallet.answer(answer.headers.get("WWW-Authenticate", ""), scope)
                 if challenged:
                     continue
             if answer.status_code not in _LATER or again == _TRIES:
@@ -164,31 +164,44 @@ class Registry:
             self._pause(wait_before(again, answer.headers.get("Retry-After", "")))
         raise refusal(answer)
 
-    def _travel(self, method: str, url: str, scope: str, body: Callable[[], Any] | None, headers: dict[str, str],
-                ) -> requests.Response:
-        """One request and the redirects it meets. At each step the credentials are shown to the registry alone."""
-        for _ in range(_MOST_REDIRECTS):
-            mine = self._wallet.header(scope) if origin(url) == origin(self.base) else {}
-            answer = self._send(method, url, headers={**headers, **mine}, data=body() if body else None)
-            if answer.status_code not in _REDIRECTS or method not in ("GET", "HEAD"):
+    def travel(self, method: str, url: str, scope: str = "", body: Callable[[], Any] | None = None,
+               headers: dict[str, str] | None = None) -> requests.Response:
+        """One request, and the redirects that it meets; the first answer that is none.
+
+        `self.send(method, url, headers, data)` sends it: `headers` of the caller and, where `url` has the `origin` of
+        `self.base`, those of `self.wallet.header(scope)` too: *no other server is shown them*; `data` is what `body()`
+        gives, called anew for each request, None without `body`. An answer of a status in REDIRECTS to GET or HEAD
+        sends us on, to its header Location as seen from `url` (`urljoin`); any other is returned. Close an answer that
+        is not returned.
+
+        Raises BadInputError when an encrypted address sends us to one that is not "https", and when MOSTREDIRECTS
+        requests have not been enough. Source: RFC 9110 section 15.4.
+        """
+        for _ in range(MOSTREDIRECTS):
+            mine = self.wallet.header(scope) if origin(url) == origin(self.base) else {}
+            answer = self.send(method, url, {**(headers or {}), **mine}, body() if body else None)
+            if answer.status_code not in REDIRECTS or method not in ("GET", "HEAD"):
                 return answer
+            answer.close()
             there = urljoin(url, answer.headers.get("Location", ""))
             if urlsplit(url).scheme == "https" and urlsplit(there).scheme != "https":
                 raise BadInputError(f"{self.base} sends us to {there[:200]}, which is not encrypted")
-            answer.close()
             url = there
-        raise BadInputError(f"{self.base} sends us from one address to the next, more than {_MOST_REDIRECTS} times")
+        raise BadInputError(f"{self.base} sends us from one address to the next, more than {MOSTREDIRECTS} times")
 
-    def _send(self, method: str, url: str, **how: Any) -> requests.Response:
-        how["headers"] = {"Accept-Encoding": "identity", **how.get("headers", {})}  # digests are of the bytes as stored
+    def send(self, method: str, url: str, headers: dict[str, str] | None = None, data: Any = None,
+             params: dict[str, Any] | None = None) -> requests.Response:
+        """One request and its answer, the body not yet read. Raises RegistryError when there is none."""
+        headers = {"Accept-Encoding": "identity", **(headers or {})}  # digests are of the bytes as they are stored
         trace.step(CHAPTER, f"ask {urlsplit(url).netloc}", f"{method} {urlsplit(url).path}")
         try:
-            return self._session.request(method, url, stream=True, allow_redirects=False, timeout=_TIMEOUT, **how)
+            return self._session.request(method, url, params=params, data=data, headers=headers, stream=True,
+                                         allow_redirects=False, timeout=_TIMEOUT)
         except requests.RequestException as error:
             raise unreachable(method, url, error) from None
 
     def _ask_token_server(self, method: str, url: str, **how: Any) -> Any:
-        answer = self._send(method, url, **how)
+        answer = self.send(method, url, **how)
         if answer.status_code >= 400:
             raise refusal(answer)
         try:

@@ -20,21 +20,18 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from minirt import trace
 from minirt.errors import BadInputError
 from minirt.images import blobs, documents, reference
 from minirt.registry.client import LARGEST_MANIFEST, PIECE, Manifest, Registry, RegistryError
 
-if TYPE_CHECKING:
-    from requests import Response
-
 CHAPTER = 14
 
 SCHEMA_1 = "application/vnd.docker.distribution.manifest.v1"
 ATTESTATION = "vnd.docker.reference.type"  # the annotation of an entry that tells about another entry
-_TRIES = 6  # requests in a row that bring nothing
+TRIES = 6  # requests in a row that bring nothing
 
 
 @dataclass(frozen=True)
@@ -105,46 +102,56 @@ def check_manifest(manifest: Manifest) -> None:
 
 
 def fetch(registry: Registry, repository: str, descriptor: dict[str, Any], start: int = 0) -> Iterator[bytes]:
-    """The bytes of a blob from `start` on, in pieces; when the connection breaks, the rest is asked for.
+    """The bytes of a blob from byte `start` on, in pieces; when the connection breaks, the rest is asked for.
 
-    `descriptor`: its "digest" and "size". Not one byte more than that size is read. Raises RegistryError when the
-    registry refuses, or when several requests in a row brought nothing; whoever takes the pieces checks the digest.
+    `rest(registry, repository, descriptor, start)` gives the pieces from a byte on, as far as one request brings them:
+    it may end too early, or raise. Then ask again, for what follows the last byte that was given out, until all of the
+    `descriptor`'s "size" bytes have been.
+
+    A RegistryError with a `status` is a refusal, and raised at once; one without, and an OSError, mean that the
+    connection broke. TRIES requests in a row that bring not a byte end it: RegistryError, with the byte number reached.
+    Before a request that follows one without a byte, `pause(n)` waits, for the n-th such in a row.
     """
     size, failures = descriptor["size"], 0
     while start < size:
-        before = start
-        problem: Exception | str = "it ends too early"
+        before, problem = start, "it ends too early"
         try:
-            answer = registry.blob(repository, descriptor["digest"], start)
-            with answer:
-                skip = start if answer.status_code == 200 else 0  # it does not know ranges: all of it once more
-                for piece in _pieces(answer, skip, size - start):
-                    start += len(piece)
-                    yield piece
-        except RegistryError as error:
-            if error.status:
+            for piece in rest(registry, repository, descriptor, start):
+                start += len(piece)
+                yield piece
+        except (RegistryError, OSError) as error:
+            if getattr(error, "status", 0):
                 raise
-            problem = error
-        except OSError as error:  # of requests, urllib3 or the socket: the connection broke
-            problem = error
+            problem = str(error)
         failures = 0 if start > before else failures + 1
-        if failures == _TRIES:
+        if failures == TRIES:
             raise RegistryError(f"the download of {descriptor['digest'][:19]} broke off at byte {start} of {size}, and "
-                                f"{_TRIES} further tries brought nothing: {problem}")
+                                f"{TRIES} further tries brought nothing: {problem}")
         if failures:
-            time.sleep(min(0.1 * 2 ** failures, 5))
+            pause(failures)
 
 
-def _pieces(answer: Response, skip: int, most: int) -> Iterator[bytes]:
-    """At most `most` bytes of the answer's body, after the first `skip`."""
-    for piece in answer.iter_content(PIECE):
-        skipped, piece = len(piece), piece[skip:]
-        skip = max(skip - skipped, 0)
-        if piece:
-            yield piece[:most]
-            most -= len(piece)
-        if most <= 0:
-            return
+def pause(number: int) -> None:
+    """Wait before the next request, longer after each that brought nothing."""
+    time.sleep(min(0.1 * 2 ** number, 5))
+
+
+def rest(registry: Registry, repository: str, descriptor: dict[str, Any], start: int) -> Iterator[bytes]:
+    """The bytes of a blob from byte `start` on as one request brings them, and never more than its descriptor says.
+
+    Raises RegistryError when the registry refuses, OSError when the connection breaks.
+    """
+    most = descriptor["size"] - start
+    with registry.blob(repository, descriptor["digest"], start) as answer:
+        skip = start if answer.status_code == 200 else 0  # it does not know ranges: all of it once more
+        for piece in answer.iter_content(PIECE):
+            skipped, piece = len(piece), piece[skip:]
+            skip = max(skip - skipped, 0)
+            if piece:
+                yield piece[:most]
+                most -= len(piece)
+            if most <= 0:
+                return
 
 
 def read_config(registry: Registry, found: Found) -> bytes:

@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
-from minirt import trace
 from minirt.errors import BadInputError
 from minirt.registry.client import PIECE, Registry, RegistryError
 
@@ -34,10 +33,17 @@ Open = Callable[[int], Iterator[bytes]]  # the bytes of a blob from that one on
 
 def push_blob(registry: Registry, repository: str, descriptor: dict[str, Any], pieces: Open,
               neighbours: Iterable[str] = ()) -> tuple[str, str]:
-    """Bring one blob, unless it is there. `pieces(start)` gives its bytes from `start` on; `neighbours` are other
-    repositories of this registry that may have it.
+    """Bring a blob to a repository in the cheapest way; tell which it was. `pieces(start)` gives its bytes from `start`
+    on, `descriptor` has its "digest" and "size".
 
-    Returns (EXISTS, ""), (MOUNTED, repository) or (PUSHED, ""). Raises RegistryError.
+    - It is there (`registry.has_blob`): (EXISTS, "").
+    - One of the `neighbours`, other repositories of this registry, has it: `begin_mount` gives "" for the first that
+      has: (MOUNTED, that repository). Otherwise it gives the address of an upload, which the registry began instead.
+    - It has to be brought: to the address of the last such upload, or to a new one (`registry.begin_upload`). At most
+      SMALL bytes go with the request that ends it, as `content` of `registry.finish_upload`; more of them by `upload`
+      before, which gives the address to finish at. (PUSHED, "").
+
+    Raises RegistryError. Source: OCI distribution-spec "Pushing blobs", "Mounting a blob from another repository".
     """
     digest = descriptor["digest"]
     if registry.has_blob(repository, digest):
@@ -48,7 +54,6 @@ def push_blob(registry: Registry, repository: str, descriptor: dict[str, Any], p
         if not address:
             return MOUNTED, source
     address = address or registry.begin_upload(repository)
-    trace.step(CHAPTER, f"bring {digest[:19]}, {descriptor['size']} bytes", "PATCH, PUT /v2/.../blobs/uploads/")
     if descriptor["size"] <= SMALL:
         registry.finish_upload(repository, address, digest, b"".join(pieces(0)))
     else:

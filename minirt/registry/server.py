@@ -170,7 +170,15 @@ def upload_status(storage: Storage, request: Request, name: str, identifier: str
 
 
 def finish_upload(storage: Storage, request: Request, name: str, identifier: str) -> Answer:
-    """end-6: the last bytes of an upload, or none, and the digest of all."""
+    """end-6: the last bytes of an upload, or none of them, and the digest of all: the blob is here from now on.
+
+    `?digest=` (in `request.query`) is `checked` before anything happens. The upload is the one of this repository with
+    this `identifier` that belongs to `request.user`. While it is held (`with`), `receive` adds the request's body to
+    it, and then its `finish` shows the blob, if it has that digest. The answer is what `stored` gives for "blobs".
+
+    Raises Refused, with the code DIGEST_INVALID for no digest or the wrong one, NAME_INVALID, BLOB_UPLOAD_UNKNOWN,
+    BLOB_UPLOAD_INVALID. Source: OCI distribution-spec, spec.md "POST then PUT".
+    """
     digest = checked(request.query.get("digest", ""))
     with storage.repository(name).upload(identifier, request.user) as upload:
         receive(upload, request)
