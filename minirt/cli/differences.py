@@ -87,9 +87,7 @@ FLAGS: dict[str, dict[str, tuple[str, int, str]]] = {
     "container prune": {"filter": ("", 17, "")},
     "rm": {"link": ("l", 15, "")},
     "load": {"platform": ("", 0, PLATFORM)},
-    "images": {"tree": ("", 13, "")},
     "rmi": {"platform": ("", 0, PLATFORM)},
-    "image inspect": {"platform": ("", 0, PLATFORM)},
 }
 
 # command: (chapter, reason where no chapter brings it)
@@ -106,8 +104,6 @@ COMMANDS: dict[str, tuple[int, str]] = {
     "events": (17, ""),
     "exec": (17, ""),
     "export": (17, ""),
-    "history": (13, ""),
-    "import": (13, ""),
     "info": (20, ""),
     "login": (14, ""),
     "logout": (14, ""),
@@ -119,7 +115,6 @@ COMMANDS: dict[str, tuple[int, str]] = {
     "prune": (17, ""),
     "pull": (14, ""),
     "push": (14, ""),
-    "save": (13, ""),
     "search": (14, ""),
     "secret": (0, "there is no swarm"),
     "service": (0, "there is no swarm"),

@@ -44,6 +44,12 @@ def show(text: str) -> None:
         data = data[os.write(1, data):]
 
 
+def confirm(warning: str) -> bool:
+    """Asks on standard output whether to go on, after a warning; whether the answer on standard input is yes."""
+    show(f"{warning}Are you sure you want to continue? [y/N] ")
+    return os.read(0, 64).strip().lower() in (b"y", b"yes")
+
+
 def describe(names: Iterable[str], find: Callable[[str], Any], template: str) -> int:
     """Prints what `find` returns for each name, as the template of an `inspect` says, and tells what was not found.
 

@@ -1,4 +1,4 @@
-"""`minirt load`, `images`, `rmi`, `tag` and `image inspect`."""
+"""`minirt images`, `history`, `rmi`, `tag`, `image inspect` and `image prune`."""
 
 from __future__ import annotations
 
@@ -24,44 +24,24 @@ HEADINGS = {
     "CreatedAt": "CREATED AT", "Size": "SIZE", "Containers": "CONTAINERS", "SharedSize": "SHARED SIZE",
     "UniqueSize": "UNIQUE SIZE", "VirtualSize": "VIRTUAL SIZE",
 }
-FILTERS = ("before", "dangling", "label", "reference", "since", "until")
-
-
-def load(options: Options) -> int:
-    """`minirt load`."""
-    from minirt.images.load import load as load_archive
-
-    if os.geteuid():
-        from minirt.namespaces import rootless
-
-        for sentence in rootless.news([rootless.maps()[2]]):
-            os.write(2, f"{PROGRAM}: {sentence}\n".encode())
-    source = 0
-    if options["input"] and options["input"] != "-":
-        try:
-            source = os.open(options["input"], os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
-            raise MinirtError(f"open {options['input']}: {(error.strerror or '').lower()}") from None
-    elif os.isatty(0):
-        raise MinirtError("requested load from stdin, but stdin is empty: give a file with -i, or pipe an archive in")
-    lines = []
-    for image in load_archive(source):
-        lines += [f"The image {name} already exists, renaming the old one with ID {before} to empty string"
-                  for name, before in image.displaced]
-        lines += [f"Loaded image: {name}" for name in image.names] or [f"Loaded image ID: {image.id}"]
-    formats.show("".join(line + "\n" for line in lines))
-    return 0
+TREE = ("IMAGE", "ID", "DISK USAGE", "CONTENT SIZE", "EXTRA")
+STEPS = "{{.ID}}\t{{.%s}}\t{{.CreatedBy}}\t{{.Size}}\t{{.Comment}}"
+STEP_HEADINGS = {"ID": "IMAGE", "CreatedSince": "CREATED", "CreatedAt": "CREATED AT", "CreatedBy": "CREATED BY",
+                 "Size": "SIZE", "Comment": "COMMENT"}
+LONGEST_COMMAND = 45
 
 
 def images(options: Options) -> int:
     """`minirt images`."""
-    from minirt.images import listing
+    from minirt.images import filters, listing
 
-    wanted = formats.filters(options["filter"], FILTERS)
+    wanted = formats.filters(options["filter"], filters.LISTING)
     if options.arguments:
         wanted.setdefault("reference", []).append(options.arguments[0])
     stored = listing.images()
-    stored = [image for image in stored if _passes(image, wanted, stored)]
+    stored = [image for image in stored if filters.passes(image, wanted, stored)]
+    if options["tree"]:
+        return _tree(stored, options)
     rows = [row for image in stored for row in _rows(image, options, wanted.get("reference", []))]
     formats.show(formats.rows(
         rows,
@@ -73,9 +53,35 @@ def images(options: Options) -> int:
     return 0
 
 
+def _tree(stored: list[Stored], options: Options) -> int:
+    """`minirt images --tree`: below the names of each image its platforms, and what takes how much room."""
+    from minirt.images import listing, usage
+
+    for other in ("digests", "format", "no-trunc", "quiet"):
+        if options[other]:
+            raise MinirtError(f"--{other} is not supported with --tree")
+    room = usage.Usage()
+    lines = [TREE]
+    for image in stored:
+        names = [listing.familiar(name) for name in image.references] or ["<untagged>"]
+        numbers = (units.human_size(room.whole(image)), units.human_size(room.content(image)),
+                   "U" if usage.users(image) else "")
+        platform = "/".join(filter(None, (image.config.get(key) for key in ("os", "architecture", "variant"))))
+        manifests = list(dict.fromkeys(each["digest"] for each in image.descriptors))
+        lines += [(name, "", "", "", "") for name in names[:-1]]
+        lines.append((names[-1], image.id[7:19], *numbers))
+        lines += [(f"{'└─' if digest == manifests[-1] else '├─'} {platform}", digest[7:19], *numbers)
+                  for digest in manifests]
+        lines.append(("", "", "", "", ""))
+    width = max(len(line[0]) for line in lines)
+    for name, identifier, disk, content, extra in lines if len(lines) == 1 else lines[:-1]:
+        formats.show(f"{name:<{width}}   {identifier:<12}   {disk:>10}   {content:>12}   {extra}".rstrip() + "\n")
+    return 0
+
+
 def _rows(image: Stored, options: Options, patterns: list[str]) -> list[dict[str, Any]]:
     """A line for each name of an image, or one without a name."""
-    from minirt.images import reference
+    from minirt.images import filters, reference
 
     rows = []
     for repository, tag, digest in image.repositories():
@@ -85,7 +91,7 @@ def _rows(image: Stored, options: Options, patterns: list[str]) -> list[dict[str
                 short = reference.parse(repository).familiar_repository()
             except BadInputError:  # a name that another tool gave
                 short = repository
-        if patterns and not any(_matches(pattern, short, tag) for pattern in patterns):
+        if patterns and not any(filters.matches(pattern, short, tag) for pattern in patterns):
             continue
         rows.append(_row(image, short or NONE, tag or NONE, digest if options["digests"] and short else NONE,
                          options["no-trunc"]))
@@ -108,71 +114,6 @@ def _row(image: Stored, repository: str, tag: str, digest: str, whole: bool) -> 
         "UniqueSize": "N/A",
         "VirtualSize": units.human_size(image.size),
     }
-
-
-def _passes(image: Stored, wanted: dict[str, list[str]], everything: list[Stored]) -> bool:
-    """Whether an image passes every filter but `reference`, which judges names."""
-    labels = (image.config.get("config") or {}).get("Labels") or {}
-    if not all(formats.has_label(labels, label) for label in wanted.get("label", ())):
-        return False
-    for value in wanted.get("dangling", ()):
-        if value.lower() not in ("true", "1", "false", "0"):
-            raise MinirtError(f"invalid filter 'dangling={value}'")
-        if (value.lower() in ("true", "1")) == bool(image.references):
-            return False
-    if "reference" in wanted and not image.references:
-        return False
-    return (all(image.created < _created(name, everything) for name in wanted.get("before", ()))
-            and all(image.created > _created(name, everything) for name in wanted.get("since", ()))
-            and all(image.created < _moment(text) for text in wanted.get("until", ())))
-
-
-def _created(name: str, everything: list[Stored]) -> float:
-    from minirt.images import lookup
-
-    identifier, _ = lookup.resolve(name)
-    return next((image.created for image in everything if image.id == identifier), 0.0)
-
-
-def _moment(text: str) -> float:
-    """A time (RFC 3339, seconds since 1970) or a duration before now (`24h`)."""
-    from minirt import state
-
-    try:
-        return state.parse_time(text)
-    except ValueError:
-        return float(text) if text.isdigit() else time.time() - units.parse_duration(text)
-
-
-def _matches(pattern: str, repository: str, tag: str) -> bool:
-    """Go's path.Match of a pattern with `repository:tag` or the repository alone: `*` and `?` stop at a slash."""
-    import re
-
-    parts, position = [], 0
-    while position < len(pattern):
-        letter = pattern[position]
-        position += 1
-        if letter == "*":
-            parts.append("[^/]*")
-        elif letter == "?":
-            parts.append("[^/]")
-        elif letter == "[":
-            end = pattern.find("]", position + 1)
-            if end < 0:
-                raise MinirtError(f"invalid filter 'reference={pattern}': a [ without its ]")
-            inside = pattern[position:end].replace("\\", "\\\\").replace("[", "\\[")
-            parts.append(f"[{inside}]")
-            position = end + 1
-        else:
-            if letter == "\\" and position < len(pattern):
-                letter = pattern[position]
-                position += 1
-            parts.append(re.escape(letter))
-    try:
-        matcher = re.compile("".join(parts))
-    except re.error:
-        raise MinirtError(f"invalid filter 'reference={pattern}'") from None
-    return bool(matcher.fullmatch(f"{repository}:{tag}") or matcher.fullmatch(repository))
 
 
 def rmi(options: Options) -> int:
@@ -202,22 +143,57 @@ def inspect_image(options: Options) -> int:
     """`minirt image inspect`."""
     from minirt.images import inspect
 
-    return formats.describe(options.arguments, inspect.inspect, options["format"])
+    return formats.describe(options.arguments, lambda name: inspect.inspect(name, options["platform"]),
+                            options["format"])
+
+
+def history(options: Options) -> int:
+    """`minirt history`."""
+    from minirt.images import history as steps
+    from minirt.images import inspect, listing
+
+    image = listing.get(options.arguments[0])
+    inspect.check_platform(image.config, options.arguments[0], options["platform"])
+    human, whole = options["human"], options["no-trunc"]
+    rows = []
+    for step in steps.history(image):
+        command = step.command.replace("\t", " ")
+        at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(step.created)) if step.created else "N/A"
+        rows.append({
+            "Comment": step.comment,
+            "CreatedAt": at,
+            "CreatedBy": command if whole or len(command) <= LONGEST_COMMAND else command[:LONGEST_COMMAND - 1] + "…",
+            "CreatedSince": units.human_ago(time.time() - step.created) if human and step.created else at,
+            "ID": (step.id if whole else step.id[7:19]) or "<missing>",
+            "Size": units.human_size(step.size) if human else str(step.size),
+        })
+    formats.show(formats.rows(
+        rows, options["format"], table=STEPS % ("CreatedSince" if human else "CreatedAt"), headings=STEP_HEADINGS,
+        quiet="{{.ID}}" if options["quiet"] else ""))
+    return 0
+
+
+def prune(options: Options) -> int:
+    """`minirt image prune`."""
+    from minirt.images import filters, listing, remove, usage
+
+    wanted = formats.filters(options["filter"], filters.PRUNING)
+    if not options["force"]:
+        what = ("all images without at least one container associated to them" if options["all"]
+                else "all dangling images")
+        if not formats.confirm(f"WARNING! This will remove {what}.\n"):
+            return 0
+    before = usage.all_together()
+    stored = listing.images()
+    done = remove.prune(image for image in stored
+                        if (options["all"] or not image.references) and filters.passes(image, wanted, stored))
+    lines = [f"{line[0].lower()}{line[1:]}" for line in done]
+    text = "Deleted Images:\n" + "\n".join(lines) + "\n\n" if lines else ""
+    formats.show(f"{text}Total reclaimed space: {units.human_size(max(0, before - usage.all_together()))}\n")
+    return 0
 
 
 COMMANDS = {
-    "load": Command(
-        "load",
-        "[OPTIONS]",
-        "Load an image from a tar archive or STDIN",
-        (
-            Option("input", "string", "Read from tar archive file, instead of STDIN", short="i"),
-            Option("quiet", help="Suppress the load output", short="q"),
-        ),
-        action=load,
-        maximum=0,
-        aliases=("image load", "load"),
-    ),
     "images": Command(
         "images",
         "[OPTIONS] [REPOSITORY[:TAG]]",
@@ -229,6 +205,7 @@ COMMANDS = {
             Option("format", "string", "Format output: 'table', 'table TEMPLATE', 'json' or a template"),
             Option("no-trunc", help="Don't truncate output"),
             Option("quiet", help="Only show image IDs", short="q"),
+            Option("tree", help="List multi-platform images as a tree"),
         ),
         action=images,
         maximum=1,
@@ -259,8 +236,39 @@ COMMANDS = {
         "image inspect",
         "[OPTIONS] IMAGE [IMAGE...]",
         "Display detailed information on one or more images",
-        (Option("format", "string", "Format output: 'json' or a template", short="f"),),
+        (
+            Option("format", "string", "Format output: 'json' or a template", short="f"),
+            Option("platform", "string", "Inspect the image only if it is made for this platform"),
+        ),
         action=inspect_image,
         minimum=1,
+    ),
+    "history": Command(
+        "history",
+        "[OPTIONS] IMAGE",
+        "Show the history of an image",
+        (
+            Option("format", "string", "Format output: 'table', 'table TEMPLATE', 'json' or a template"),
+            Option("human", help="Print sizes and dates in human readable format", short="H", default=True),
+            Option("no-trunc", help="Don't truncate output"),
+            Option("platform", "string", "Show the history only if the image is made for this platform"),
+            Option("quiet", help="Only show image IDs", short="q"),
+        ),
+        action=history,
+        minimum=1,
+        maximum=1,
+        aliases=("image history", "history"),
+    ),
+    "image prune": Command(
+        "image prune",
+        "[OPTIONS]",
+        "Remove unused images",
+        (
+            Option("all", help="Remove all unused images, not just dangling ones", short="a"),
+            Option("filter", "filter", "Provide filter values (e.g. \"until=24h\")"),
+            Option("force", help="Do not prompt for confirmation", short="f"),
+        ),
+        action=prune,
+        maximum=0,
     ),
 }

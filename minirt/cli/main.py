@@ -41,11 +41,15 @@ MODULES = {
     "container prune": "minirt.cli.containers",
     "inspect": "minirt.cli.inspect",
     "container inspect": "minirt.cli.inspect",
-    "load": "minirt.cli.images",
+    "load": "minirt.cli.archives",
+    "save": "minirt.cli.archives",
+    "import": "minirt.cli.archives",
     "images": "minirt.cli.images",
     "rmi": "minirt.cli.images",
     "tag": "minirt.cli.images",
+    "history": "minirt.cli.images",
     "image inspect": "minirt.cli.images",
+    "image prune": "minirt.cli.images",
     "pull": "minirt.cli.registry",
     "push": "minirt.cli.registry",
     "login": "minirt.cli.registry",
@@ -84,6 +88,10 @@ GROUPS: dict[str, tuple[str, dict[str, str]]] = {
             "ls": "images",
             "list": "images",
             "load": "load",
+            "save": "save",
+            "import": "import",
+            "history": "history",
+            "prune": "image prune",
             "pull": "pull",
             "push": "push",
             "rm": "rmi",
@@ -123,6 +131,8 @@ SUMMARIES: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
             ("create", "Create a new container"),
             ("diff", "Inspect changes to files or directories on a container's filesystem"),
             ("exec", "Execute a command in a running container"),
+            ("history", "Show the history of an image"),
+            ("import", "Import the contents from a tarball to create a filesystem image"),
             ("inspect", "Return low-level information on containers and images"),
             ("kill", "Kill one or more running containers"),
             ("logs", "Fetch the logs of a container"),
@@ -131,6 +141,7 @@ SUMMARIES: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
             ("restart", "Restart one or more containers"),
             ("rm", "Remove one or more containers"),
             ("rmi", "Remove one or more images"),
+            ("save", "Save one or more images to a tar archive (streamed to STDOUT by default)"),
             ("start", "Start one or more stopped containers"),
             ("stop", "Stop one or more running containers"),
             ("tag", "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE"),
@@ -145,11 +156,12 @@ GLOBAL_HELP = """\
 Global Options:
       --explain         Tell each step as it is taken, with the chapter that explains it
       --explain=json    The same, one JSON document a line
+      --explain=sh      Of run: print a shell script that builds the same container, and do nothing
       --help            Print usage
   -v, --version         Print version information and quit
 """
 
-EXPLAIN = ("--explain", "--explain=true", "--explain=text", "--explain=json")
+EXPLAIN = ("--explain", "--explain=true", "--explain=text", "--explain=json", "--explain=sh")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -203,7 +215,7 @@ def dispatch(argv: list[str]) -> int:
     while argv and argv[0].startswith("-"):
         flag = argv.pop(0)
         if flag in EXPLAIN:
-            explain = "json" if flag == "--explain=json" else "text"
+            explain = flag.partition("=")[2] if flag in ("--explain=json", "--explain=sh") else "text"
         elif flag in ("-v", "--version"):
             argv = ["version", "--short"]
         elif flag in ("-h", "--help"):
@@ -214,6 +226,10 @@ def dispatch(argv: list[str]) -> int:
         return _write(1, usage(), 0)
     if argv[0] == "help":
         return _help(argv[1:])
+    if explain == "sh":
+        from minirt.cli import script
+
+        return script.told(*find(argv))
     if explain:
         from minirt.cli import explain as narrator
 
@@ -324,6 +340,7 @@ def group_usage(group: str) -> str:
     title, members = GROUPS[group]
     known = {name: summary for _, rows in SUMMARIES for name, summary in rows}
     known.update({"image inspect": known["inspect"], "container inspect": known["inspect"]})
+    known["image prune"] = "Remove unused images"
     known["container prune"] = "Remove all stopped containers"
     known["registry serve"] = "Serve images to others, as a registry"
     known["registry garbage-collect"] = "Free what no image of the registry needs any more"

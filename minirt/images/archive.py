@@ -189,6 +189,8 @@ def images(archive: Archive) -> list[Image]:
     try:
         if "manifest.json" in archive:
             found = list(_docker(archive))
+            if "index.json" in archive:  # `docker save` writes both since 2024
+                _keep_manifests(found, list(_oci(archive)))
         elif "index.json" in archive:
             found = list(_oci(archive))
         elif "repositories" in archive:
@@ -231,6 +233,14 @@ def _oci(archive: Archive) -> Iterator[Image]:
         if name:
             found[digest].names.append(_full_name(_text(name)))
     yield from found.values()
+
+
+def _keep_manifests(images: list[Image], others: list[Image]) -> None:
+    """Give images the manifest, and so the digest, that others with the same configuration have."""
+    known = {blobs.digest(each.config): each for each in others}
+    for image in images:
+        if other := known.get(blobs.digest(image.config)):
+            image.layers, image.manifest, image.media_type = other.layers, other.manifest, other.media_type
 
 
 def _oci_image(archive: Archive, content: bytes) -> Image:

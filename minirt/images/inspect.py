@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from minirt import state
+from minirt.errors import NotFoundError
 from minirt.images import listing, reference
 
 TYPE_CHECKING = False
@@ -17,9 +18,13 @@ _CONFIG = {
 }
 
 
-def inspect(name: str) -> dict[str, Any]:
-    """The description of the image that `name` means, in the form of Docker's Engine API. Raises NotFoundError."""
+def inspect(name: str, platform: str = "") -> dict[str, Any]:
+    """The description of the image that `name` means, in the form of Docker's Engine API.
+
+    Raises NotFoundError when there is none, or it is not made for `platform` (where that is given).
+    """
     image = listing.get(name)
+    check_platform(image.config, name, platform)
     config = image.config
     return {
         "Id": image.id,
@@ -39,6 +44,15 @@ def inspect(name: str) -> dict[str, Any]:
         "RootFS": {"Type": "layers", "Layers": (config.get("rootfs") or {}).get("diff_ids") or []},
         "Metadata": {"LastTagTime": "0001-01-01T00:00:00Z"},
     }
+
+
+def check_platform(config: dict[str, Any], name: str, platform: str) -> None:
+    """Raises NotFoundError unless an image with that configuration is made for `platform` ("linux/amd64"; "" is any)."""
+    made = [config.get(key) or "" for key in ("os", "architecture", "variant")]
+    wanted = platform.split("/")
+    if platform and made[:len(wanted)] != wanted:
+        raise NotFoundError(f"image with reference {name} was found but does not provide the specified platform "
+                            f"({platform}): it is made for {'/'.join(filter(None, made))}")
 
 
 def digests(image: listing.Stored) -> list[str]:

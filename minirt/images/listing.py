@@ -85,3 +85,11 @@ def leads_to(descriptor: dict[str, Any], identifier: str) -> bool:
         return lookup.config_digest(descriptor) == identifier
     except BadInputError:
         return False
+
+
+def familiar(full: str) -> str:
+    """A full name as the user knows it: `docker.io/library/box:1` is `box:1`; another tool's name as it is."""
+    try:
+        return reference.parse(full).familiar()
+    except BadInputError:
+        return full

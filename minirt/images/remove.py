@@ -5,9 +5,13 @@ Sources: Docker's documentation of `docker rmi` and `docker tag`.
 
 from __future__ import annotations
 
-from minirt import events, state
-from minirt.errors import BadInputError, ConflictError
-from minirt.images import listing, lookup, reference, store
+from minirt import events
+from minirt.errors import BadInputError, ConflictError, NotFoundError
+from minirt.images import listing, lookup, reference, store, usage
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 def tag(source: str, target: str) -> None:
@@ -42,18 +46,18 @@ def remove(name: str, force: bool = False) -> list[str]:
         index = lookup.read_index()
         mine = [each for each in index["manifests"] if listing.leads_to(each, identifier)]
         names = [lookup.name_of(each) for each in mine if lookup.name_of(each)]
-        users = _users(identifier)
+        users = usage.users(listing.Stored(identifier, mine))
         short = identifier[7:19]
         done: list[str] = []
         if full and len(names) > 1:
             store.take_name(index, next(each for each in mine if lookup.name_of(each) == full))
             store.write_index(index)
-            events.append("image", "untag", identifier, {"name": _familiar(full)})
-            return [f"Untagged: {_familiar(full)}"]
+            events.append("image", "untag", identifier, {"name": listing.familiar(full)})
+            return [f"Untagged: {listing.familiar(full)}"]
         if not force:
             if full and users:
                 raise ConflictError(
-                    f"conflict: unable to remove repository reference \"{_familiar(full)}\" (must force)"
+                    f"conflict: unable to remove repository reference \"{listing.familiar(full)}\" (must force)"
                     f" - container {users[0][:12]} is using its referenced image {short}")
             if len(names) > 1:
                 raise ConflictError(f"conflict: unable to delete {short} (must be forced)"
@@ -61,29 +65,31 @@ def remove(name: str, force: bool = False) -> list[str]:
             if users:
                 raise ConflictError(f"conflict: unable to delete {short} (must be forced)"
                                     f" - image is being used by container {users[0][:12]}")
-        done += [f"Untagged: {_familiar(each)}" for each in names]
+        done += [f"Untagged: {listing.familiar(each)}" for each in names]
         for descriptor in mine:
             for digest in store.blobs(descriptor):
                 work.handle(digest)
         index["manifests"] = [each for each in index["manifests"] if each not in mine]
         store.write_index(index)
-        events.append("image", "delete", identifier, {"name": _familiar(full) if full else identifier})
+        events.append("image", "delete", identifier, {"name": listing.familiar(full) if full else identifier})
         done.append(f"Deleted: {identifier}")
         done += [f"Deleted: sha256:{chain}" for chain in store.collect(work)]
         return done
 
 
-def _familiar(full: str) -> str:
-    try:
-        return reference.parse(full).familiar()
-    except BadInputError:
-        return full
+def prune(images: Iterable[listing.Stored]) -> list[str]:
+    """Remove images, those in use excepted, with all their names; return what was done, in Docker's words.
 
-
-def _users(identifier: str) -> list[str]:
-    """The ids of what uses an image: the live pins on its topmost layer."""
-    try:
-        chains = state.read_json(f"{state.root()}/chains/{identifier[7:]}")["chains"]
-    except FileNotFoundError:
-        return []
-    return state.pins(f"{state.root()}/layers/{chains[-1]}") if chains else []
+    What another command removes or begins to use meanwhile is left to it.
+    """
+    done: list[str] = []
+    for image in images:
+        if usage.users(image):
+            continue
+        try:
+            for name in image.references[:-1]:
+                done += remove(name)
+            done += remove(image.references[-1] if image.references else image.id)
+        except (ConflictError, NotFoundError):
+            continue
+    return done

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any
 
-_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
+LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 _LOCK = "pending-"  # in the run directory: pending-WORK.lock
 _DEAD = "dead-"  # layers/dead-CHAIN: about to be removed
 
@@ -45,7 +45,7 @@ def prepare() -> str:
             os.mkdir(f"{root}/{name}", 0o700)  # setuid files and devices of strangers: for root alone
         except FileExistsError:
             pass
-    for name, content in (("oci-layout", _LAYOUT), ("index.json", b'{"schemaVersion":2,"manifests":[]}')):
+    for name, content in (("oci-layout", LAYOUT), ("index.json", b'{"schemaVersion":2,"manifests":[]}')):
         if not os.path.exists(f"{root}/images/{name}"):
             state.write_atomic(f"{root}/images/{name}", content)
     return root

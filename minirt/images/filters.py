@@ -1,0 +1,103 @@
+"""Chapter 13, beyond: which images pass the filters of `images` and `image prune`.
+
+Sources: Docker's documentation of `docker image ls` and `docker image prune`; Go's path.Match.
+"""
+
+from __future__ import annotations
+
+import time
+
+from minirt import state, units
+from minirt.cli import format as formats
+from minirt.errors import BadInputError, MinirtError
+from minirt.images import lookup
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from minirt.images.listing import Stored
+
+LISTING = ("before", "dangling", "label", "reference", "since", "until")
+PRUNING = ("label", "label!", "until")
+
+
+def passes(image: Stored, wanted: Mapping[str, Sequence[str]], everything: Sequence[Stored]) -> bool:
+    """Whether an image passes every filter but `reference`, which judges names (`matches`).
+
+    `wanted`: filter -> values; several values of one filter must all be true. `everything`: all images, for `before`
+    and `since`. Raises MinirtError for a value that is none.
+    """
+    labels = (image.config.get("config") or {}).get("Labels") or {}
+    if not all(formats.has_label(labels, label) for label in wanted.get("label", ())):
+        return False
+    if any(formats.has_label(labels, label) for label in wanted.get("label!", ())):
+        return False
+    for value in wanted.get("dangling", ()):
+        if value.lower() not in ("true", "1", "false", "0"):
+            raise MinirtError(f"invalid filter 'dangling={value}': it is true or false")
+        if (value.lower() in ("true", "1")) == bool(image.references):
+            return False
+    if "reference" in wanted and not image.references:
+        return False
+    return (all(image.created < _created(name, everything) for name in wanted.get("before", ()))
+            and all(image.created > _created(name, everything) for name in wanted.get("since", ()))
+            and all(image.created < moment(text) for text in wanted.get("until", ())))
+
+
+def _created(name: str, everything: Sequence[Stored]) -> float:
+    identifier, _ = lookup.resolve(name)
+    return next((image.created for image in everything if image.id == identifier), 0.0)
+
+
+def moment(text: str) -> float:
+    """Seconds since 1970 of a moment: RFC 3339, a day of the calendar, seconds since 1970, or a duration before now
+    (`24h`). Raises MinirtError."""
+    for form in (text, f"{text}Z", f"{text}:00Z", f"{text}T00:00:00Z"):
+        try:
+            return state.parse_time(form)
+        except ValueError:
+            continue
+    try:
+        return float(text)
+    except ValueError:
+        return time.time() - units.parse_duration(text)
+
+
+def matches(pattern: str, repository: str, tag: str) -> bool:
+    """Go's path.Match of a pattern with `repository:tag` or the repository alone: `*` and `?` stop at a slash.
+
+    Raises MinirtError for a pattern that is none.
+    """
+    import re
+
+    try:
+        matcher = re.compile("".join(_expressions(pattern)))
+    except (re.error, BadInputError):
+        raise MinirtError(f"invalid filter 'reference={pattern}': * and ? and [a-z] stand for letters of a name"
+                          ) from None
+    return bool(matcher.fullmatch(f"{repository}:{tag}") or matcher.fullmatch(repository))
+
+
+def _expressions(pattern: str) -> list[str]:
+    """The regular expressions, one after the other, that mean a pattern of path.Match."""
+    import re
+
+    parts, position = [], 0
+    while position < len(pattern):
+        letter = pattern[position]
+        position += 1
+        if letter in "*?":
+            parts.append("[^/]*" if letter == "*" else "[^/]")
+        elif letter == "[":
+            end = pattern.find("]", position + 1)
+            if end < 0:
+                raise BadInputError("a [ without its ]")
+            parts.append("[" + pattern[position:end].replace("\\", "\\\\").replace("[", "\\[") + "]")
+            position = end + 1
+        else:
+            if letter == "\\" and position < len(pattern):
+                letter = pattern[position]
+                position += 1
+            parts.append(re.escape(letter))
+    return parts
