@@ -1,8 +1,8 @@
 """`python -m benchmarks [JOB...]`: minirt beside the tools that do the same, as Markdown on standard output.
 
-Jobs: run, list, load, memory, check, imports, timeline; all of them by default. Needs root; the tools that are missing
-are left out. Nothing is asserted and nothing stays behind: every store lies in one directory below TMPDIR (which must
-be on a file system that can carry an overlay), removed at the end.
+Jobs: run, list, load, memory, check, imports, timeline, leaks; all of them by default. Needs root; the tools that are
+missing are left out. Nothing is asserted and nothing stays behind: every store lies in one directory below TMPDIR
+(which must be on a file system that can carry an overlay), removed at the end.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks import peers, turns
+from benchmarks.remains import Remains
 from benchmarks.turns import Runner
 
 HOT = {"run": ("run", "--rm", "--network", "none", "busybox", "true"), "ps": ("ps",), "logs": ("logs", "bench"),
@@ -180,6 +181,26 @@ class Bench:
                 say(f"| {(float(moment) - start) * 1000:.1f} | {name} | `{what[:90]}` |")
         say("")
 
+    def leaks(self) -> None:
+        """What a thousand runs leave behind, and 50 at once: nothing."""
+        remains = Remains(Path(self.minirt.environment["MINIRT_ROOT"]))
+        environment = {**os.environ, **self.minirt.environment}
+        command = [self.minirt.installed, "run", "--rm", "--network", "none", "busybox", "sh", "-c"]
+        start, wrong = time.monotonic(), 0
+        for number in range(1000):
+            done = subprocess.run([*command, f"exit {number % 100}"], env=environment, stdin=subprocess.DEVNULL,
+                                  capture_output=True, check=False)
+            wrong += done.returncode != number % 100 or bool(done.stderr)
+        each = (time.monotonic() - start) / 1000
+        left = remains.more()
+        started = [subprocess.Popen([*command, f"sleep 0.2; exit {number}"], env=environment, stdin=subprocess.DEVNULL)
+                   for number in range(50)]
+        wrong += sum(process.wait() != number for number, process in enumerate(started))
+        left += remains.more()
+        say(f"## leaks: 1,000 runs, one after another ({each * 1000:.0f} ms each), then 50 at once\n")
+        say(f"{wrong} wrong exit codes; left behind (processes, control groups, mounts, directories, names, pins): "
+            f"{len(left)}\n" + "\n".join(left))
+
     def import_table(self, words: tuple[str, ...]) -> None:
         """Print the imports of one command that a bare interpreter does not have, the dearest first."""
         command = [self.minirt.interpreter, "-X", "importtime", "-IS", self.minirt.installed, *words]
@@ -237,7 +258,7 @@ def say(text: str) -> None:
 
 def main() -> int:
     """Run the jobs that the command line names."""
-    jobs = ("run", "list", "load", "memory", "check", "imports", "timeline")
+    jobs = ("run", "list", "load", "memory", "check", "imports", "timeline", "leaks")
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("jobs", nargs="*", metavar="JOB", help=", ".join(jobs))
     parser.add_argument("--rounds", type=int, default=25, help="turns for the short jobs (25)")

@@ -7,15 +7,14 @@ processes can be killed: the command, the container's monitor, and the child tha
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from benchmarks.remains import Remains
 from chapters import contents
 from tests.faults.kit import Store
 
@@ -79,41 +78,7 @@ class Steps:
         return list(enumerate(texts, 1))
 
 
-class Rest:
-    """What there is besides files: processes, mounts, control groups. Compared with what there was."""
-
-    def __init__(self, store: Store) -> None:
-        self.store = store
-        self.before = self.look()
-
-    def look(self) -> dict[str, set[str]]:
-        processes = set()
-        for pid in filter(str.isdigit, os.listdir("/proc")):
-            try:
-                state = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
-                if state != "Z":
-                    processes.add(f"process {pid} {Path(f'/proc/{pid}/cmdline').read_text()}")
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-        groups = {place for place, _, _ in os.walk("/sys/fs/cgroup") if "/minirt/" in place}
-        names = {f"{part}/{name}" for part in ("containers", "names", "trash") for name in self.store.names(part)}
-        names |= {f"run/{name}" for name in os.listdir(self.store.run_root / "containers")}
-        names |= {f"pins/{path.name}" for path in self.store.root.glob("layers/*/pins/*")}
-        return {"processes": processes, "cgroups": groups, "names": names,
-                "mounts": set(Path("/proc/self/mountinfo").read_text().splitlines())}
-
-    def left(self, patience: float = 5.0) -> list[str]:
-        """What is there now and was not before, once it does not become less any more."""
-        deadline = time.monotonic() + patience
-        while True:
-            now = self.look()
-            more = [each for kind, there in now.items() for each in there - self.before[kind]]
-            if not more or time.monotonic() > deadline:
-                return more
-            time.sleep(0.01)
-
-
-def repaired(store: Store, rest: Rest) -> str:
+def repaired(store: Store, remains: Remains) -> str:
     """What later commands did not put right; empty when all is well."""
     store("ps", "-a")
     store("rm", "-f", "victim", status=None)
@@ -121,7 +86,7 @@ def repaired(store: Store, rest: Rest) -> str:
         return f"names left: {store.names('names')}"
     if store("run", "--rm", "--name", "victim", "busybox", "echo", "alive").stdout != "alive\n":
         return "no new container of the same name"
-    return ", ".join(rest.left())
+    return ", ".join(remains.more())
 
 
 RUNS = {"kept": ("run", "--name", "victim", "busybox", "true"),
@@ -139,7 +104,7 @@ def test_run_is_killed_at_each_step(
         other = Steps(store, tmp_path / "other", *RUNS["kept"])
         store("rm", "-f", "victim")
         known = {text.split("/")[0] for _, _, text in other.told}
-    rest, bad, survived, half_done = Rest(store), [], 0, 0
+    remains, bad, survived, half_done = Remains(store.root), [], 0, 0
     for teller, victim in (("command", "command"), ("monitor", "monitor"), ("monitor", "command"), ("child", "child")):
         for number, text in steps.points(teller):
             if text.split("/")[0] in known:
@@ -147,9 +112,9 @@ def test_run_is_killed_at_each_step(
             survived += steps.start(teller, number, victim).returncode == 0
             half_done += any(not path.joinpath("config.json").exists() for path in store.root.glob("containers/*"))
             half_done += any(store.run_root.glob("containers/*/running.json"))
-            if wrong := repaired(store, rest):
+            if wrong := repaired(store, remains):
                 bad.append(f"{victim} killed when {teller} says {number}, {text!r}: {wrong}")
-                rest = Rest(store)
+                remains = Remains(store.root)
     assert bad == []
     assert survived <= 2, "only the last of the monitor's steps come when the command has its exit code already"
     assert kind != "kept" or half_done > 20, "there was nothing to repair: did anybody die?"
@@ -157,7 +122,7 @@ def test_run_is_killed_at_each_step(
 
 
 def test_exec_is_killed_at_each_step(store: Store, nothing_left: Callable[[], None], tmp_path: Path) -> None:
-    rest = Rest(store)
+    remains = Remains(store.root)
 
     def up() -> str:
         store("run", "-d", "--name", "box", "busybox", "sleep", "1000")
@@ -166,17 +131,17 @@ def test_exec_is_killed_at_each_step(store: Store, nothing_left: Callable[[], No
 
     monitor = up()
     steps = Steps(store, tmp_path / "log", "exec", "box", "true")
-    running, bad = Rest(store), []
+    running, bad = Remains(store.root), []
     for teller in ("command", "child"):
         for number, text in steps.points(teller):
             assert steps.start(teller, number, teller).returncode != 0
-            if store("exec", "box", "echo", "alive").stdout != "alive\n" or (left := running.left()):
+            if store("exec", "box", "echo", "alive").stdout != "alive\n" or (left := running.more()):
                 bad.append(f"{teller} killed at {number}, {text!r}: {left}")
-                running = Rest(store)
+                running = Remains(store.root)
     for number, text in steps.points("command"):
         steps.start("command", number, monitor)
         store("rm", "-f", "box")
-        if left := rest.left():
+        if left := remains.more():
             bad.append(f"monitor killed when the command says {number}, {text!r}: {left}")
         monitor = up()
     store("rm", "-f", "box")
