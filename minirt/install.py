@@ -39,10 +39,10 @@ PIECES = {
     "minirt.containers.birth": (),
     "minirt.cli.run": ("minirt.containers.client", "minirt.containers.create", "minirt.containers.files",
                        "minirt.containers.names", "minirt.images.lookup"),
-    "minirt.containers.monitor": ("minirt.cgroups.tree", "minirt.containers.specify", "minirt.process.launch"),
+    "minirt.containers.monitor": (),
     "minirt.containers.log": ("minirt.containers.remove", "minirt.containers.streams"),
+    "minirt.seccomp.compiler": ("minirt.seccomp.policy",),
     "minirt.cli.exec": ("minirt.containers.execute", "minirt.containers.values"),
-    "minirt.seccomp.bpf": ("minirt.seccomp.compiler", "minirt.seccomp.policy"),
 }
 LAUNCHER = '''\
 #!{interpreter} -IS

@@ -6,7 +6,7 @@ the image and puts the configuration together; the monitor takes the lock and lo
 the command says `{"begin": CONFIGURATION}`. If it finds nothing to begin, because an option was wrong or the image is
 missing, it hangs up, and the monitor takes back what it made and ends.
 
-Rules of this room: nothing is imported before the fork but what the interpreter has already.
+Rules of this room: only what both will need is imported before the fork, so that it is loaded once.
 Manual pages: fork(2), setsid(2), pipe(7), sigprocmask(2).
 """
 
@@ -15,12 +15,18 @@ from __future__ import annotations
 import _signal
 import os
 
+from minirt import state, trace
+from minirt.containers import powers, record
+from minirt.containers.peer import Ear, say
+from minirt.errors import MinirtError, place_of
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from minirt.containers.peer import Ear
     from minirt.state import Lock
+
+CHAPTER = 17
 
 _waiting: Line | None = None
 
@@ -38,8 +44,6 @@ class Line:
     def ear(self) -> Ear:
         """What hears the monitor's messages."""
         if self._ear is None:
-            from minirt.containers.peer import Ear
-
             self._ear = Ear(self.hear)
         return self._ear
 
@@ -47,19 +51,21 @@ class Line:
         """Waits until the monitor of a new container holds its lock; returns the container's id. Raises
         MinirtError.
         """
-        from minirt.errors import MinirtError
-
         for message in self.ear.hear() or [{"error": "the monitor of the container was lost"}]:
             if "error" in message:
                 raise MinirtError(message["error"])
         return self.id
 
     def begin(self, config: dict[str, Any], streams: tuple[bool, bool, bool], detached: bool, keys: str) -> None:
-        """Tells the monitor what to start. `streams`: whether our standard input, output and error are attached.
-        `detached`: nobody stays to wait for the end. `keys`: those by which one leaves a terminal."""
-        from minirt.containers.peer import say
-
+        """Tells the monitor what to start, and then with which system call filter, which is made while the monitor
+        builds. `streams`: whether our standard input, output and error are attached. `detached`: nobody stays to wait
+        for the end. `keys`: those by which one leaves a terminal. Raises BadInputError for a filter that cannot be."""
         say(self.speak, {"begin": config, "streams": streams, "detached": detached, "keys": keys})
+        try:
+            say(self.speak, {"filter": powers.system_call_filter(config["HostConfig"]).hex()})
+        except BaseException:
+            self.dismiss()
+            raise
 
     def dismiss(self) -> None:
         """There is nothing to begin: hangs up and waits until the monitor has taken back what it made."""
@@ -107,13 +113,14 @@ def fork(id: str, lock: Lock | None = None) -> Line:
             os.close(hear)
             os.close(spoken)
             be_born()
+            fresh = lock is None
+            if lock is None:  # before anything is loaded: the command waits for it
+                lock = take_lock(record.Container(id, {}))
+                say(speak, {"locked": id})
             from minirt.containers import monitor
 
-            code = monitor.live(id, lock, heard, speak)
+            code = monitor.live(id, lock, fresh, heard, speak)
         except BaseException as error:
-            from minirt import state
-            from minirt.errors import place_of
-
             what = f"a mistake in minirt itself ({type(error).__name__}: {error}; {place_of(error)})"
             if isinstance(error, OSError):
                 what = f"{error.strerror}: {error.filename}"
@@ -123,6 +130,13 @@ def fork(id: str, lock: Lock | None = None) -> Line:
     os.close(heard)
     os.close(speak)
     return Line(id, hear, spoken)
+
+
+@trace.narrated(CHAPTER, "take the lock of the container, for as long as it lives", "flock(LOCK_EX)")
+def take_lock(container: record.Container) -> Lock:
+    """Makes the run directory of a new container and takes its lock, in this order before anything else of it exists.
+    """
+    return container.first_lock()
 
 
 def be_born() -> None:

@@ -13,7 +13,7 @@ import os
 import select
 
 from minirt.cgroups import tree
-from minirt.containers import record, specify, stop, streams
+from minirt.containers import powers, record, specify, stop, streams
 from minirt.containers.client import KEYS
 from minirt.errors import ConflictError, MinirtError
 from minirt.kernel import process
@@ -42,10 +42,10 @@ def specification(container: record.Container, asked: Mapping[str, Any], command
             "env": values.merged(env, given),
             "cwd": asked["workdir"] or config["WorkingDir"] or "/",
             "user": {"name": asked["user"] or config["User"], "groups": host["GroupAdd"]},
-            "capabilities": {"bounding": specify.granted({**host, "Privileged": host["Privileged"] or more})},
-            "noNewPrivileges": specify.no_new_privileges(host),
+            "capabilities": {"bounding": powers.granted({**host, "Privileged": host["Privileged"] or more})},
+            "noNewPrivileges": powers.no_new_privileges(host),
         },
-        "linux": {"seccomp": specify.seccomp(host)},
+        "linux": {"seccomp": powers.seccomp(host)},
     }
 
 

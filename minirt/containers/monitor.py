@@ -23,9 +23,11 @@ from __future__ import annotations
 import os
 
 from minirt import state, trace
-from minirt.containers import record
+from minirt.cgroups import tree
+from minirt.containers import record, specify
 from minirt.containers.peer import Peer
 from minirt.errors import MinirtError
+from minirt.process import launch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,37 +38,14 @@ CHAPTER = 17
 IN, OUT = 1, 4  # POLLIN, POLLOUT of <poll.h>
 
 
-def load_walls() -> None:
-    """Imports what a container's walls are built with, while the command still puts its configuration together, and
-    has
-    the kernel check the usual device list."""
-    from minirt.cgroups import tree
-    from minirt.containers import specify  # noqa: F401
-    from minirt.process import launch  # noqa: F401
-
-    tree.devices.load_ahead()
-
-
-def live(id: str, lock: state.Lock | None, hear: int, speak: int) -> int:
+def live(id: str, lock: state.Lock, fresh: bool, hear: int, speak: int) -> int:
     """The whole life of the monitor of the container `id`. Returns its exit code.
 
-    `lock`: as for `birth.fork`. `hear`, `speak`: the line to the command.
+    `lock`: the container's, held. `fresh`: whether the command that forked this monitor also makes the container.
+    `hear`, `speak`: the line to the command.
     """
-    peer = Peer(hear, speak)
-    fresh = lock is None
-    if lock is None:
-        lock = take_lock(record.Container(id, {}))
-        peer.say({"locked": id})
-    load_walls()
-    return Monitor(id, peer, lock, fresh).live()
-
-
-@trace.narrated(CHAPTER, "take the lock of the container, for as long as it lives", "flock(LOCK_EX)")
-def take_lock(container: record.Container) -> state.Lock:
-    """Makes the run directory of a new container and takes its lock, in this order before anything else of it
-    exists.
-    """
-    return container.first_lock()
+    tree.devices.load_ahead()  # while the command still puts its configuration together
+    return Monitor(id, Peer(hear, speak), lock, fresh).live()
 
 
 class Monitor:
@@ -126,12 +105,9 @@ class Monitor:
 
     def begin(self, streams: tuple[bool, bool, bool], keys: str) -> None:
         """Starts the container. Raises MinirtError or OSError when it cannot be started."""
-        from minirt.cgroups import tree
-        from minirt.containers import specify
-        from minirt.process import launch
-
         first = self.peers[0]
         spec = specify.specification(self.container)
+        spec["linux"]["seccomp"] = None  # the command assembles the filter meanwhile: `hear_filter`
         self.group = tree.group(self.container.group_name)
         self.group.create(spec["linux"]["resources"])
         if not (self.group.guarded or self.host["Privileged"]):
@@ -161,6 +137,7 @@ class Monitor:
             self.take_size(first)
         self.sources = [ends.Source(*source) for source in sources]
         builder = self.handle.pid
+        self.handle.filter = self.hear_filter(first)
         self.handle.start()
         if self.handle.pid != builder:  # in another container's pid namespace the command is a child of the builder's
             self.record_process()
@@ -271,6 +248,19 @@ class Monitor:
                 terminal.resize(self.handle.master, *terminal.size(outlet.descriptor))
             except OSError:
                 pass  # the client's output is no terminal
+
+    def hear_filter(self, peer: Peer) -> bytes:
+        """Waits for the system call filter. The command assembles it: it has nothing else to do now, and the tables
+        that it takes would stay in the monitor's memory. Raises MinirtError when the command is gone.
+        """
+        while True:
+            for message in self.early:
+                if "filter" in message:
+                    return bytes.fromhex(message["filter"])
+            messages = peer.ear.hear()
+            if messages is None:
+                raise MinirtError("the command that started the container was lost")
+            self.early += messages
 
     def let_narrate(self, peer: Peer) -> None:
         """Waits until the client has printed the steps so far: what the container says meanwhile waits in its

@@ -1,7 +1,7 @@
 """Chapter 17: `--privileged`: a container behind its namespaces, and behind no other wall.
 
-Docker's flag takes away, all at once: the limit on capabilities (`specify.granted`), the filter of system calls
-(`specify.seccomp`), the masks and read-only paths, the read-only mount of /sys, and the limit on devices, of which it
+Docker's flag takes away, all at once: the limit on capabilities (`powers.granted`), the filter of system calls
+(`powers.seccomp`), the masks and read-only paths, the read-only mount of /sys, and the limit on devices, of which it
 shows the machine's own. What is left is a container in name: its root can do to the machine what the machine's can.
 
 Sources: Docker's documentation of `run`, "Escalate container privileges"; capabilities(7).

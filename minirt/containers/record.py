@@ -17,7 +17,7 @@ from __future__ import annotations
 import os
 import time
 
-from minirt import state, units
+from minirt import state
 from minirt.errors import BadInputError, ConflictError, MinirtError, NotFoundError
 
 TYPE_CHECKING = False
@@ -155,6 +155,8 @@ def _derive(container: Container, locked: Callable[[], bool]) -> State:
 
 def words(now: State) -> str:
     """The state as `ps` words it: `Up 3 minutes`, `Exited (0) 2 minutes ago`, `Created`."""
+    from minirt import units
+
     if now.alive:
         text = "Up " + units.human_duration(time.time() - state.parse_time(now.started))
         return text + " (Paused)" if now.status == "paused" else text

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import os
 
-from minirt import capabilities, state
+from minirt import state
 from minirt.cgroups import devices
-from minirt.containers import record
+from minirt.containers import powers, record
 from minirt.errors import ConflictError, MinirtError
 from minirt.namespaces import sysctl
 from minirt.process import spec as specs
@@ -43,8 +43,8 @@ def specification(container: record.Container) -> dict[str, Any]:
             "env": environment(config),
             "cwd": config["WorkingDir"] or "/",
             "user": {"name": config["User"], "groups": host["GroupAdd"]},
-            "capabilities": {"bounding": granted(host)},
-            "noNewPrivileges": no_new_privileges(host),
+            "capabilities": {"bounding": powers.granted(host)},
+            "noNewPrivileges": powers.no_new_privileges(host),
             "rlimits": [],
             "oomScoreAdj": host["OomScoreAdj"],
             "init": host["Init"],
@@ -68,7 +68,7 @@ def specification(container: record.Container) -> dict[str, Any]:
             "maskedPaths": host.get("MaskedPaths", [*specs.MASKED_PATHS, *thermal_throttles()]),
             "readonlyPaths": host.get("ReadonlyPaths", list(specs.READONLY_PATHS)),
             "sysctl": settings(host),
-            "seccomp": seccomp(host),
+            "seccomp": powers.seccomp(host),
             "cgroupsPath": f"/{container.group_name}",
             "resources": {"devices": list(devices.DEFAULT)},
         },
@@ -105,33 +105,6 @@ def thermal_throttles() -> list[str]:
     if not os.path.exists(f"{cpus}/cpu0/thermal_throttle"):
         return []
     return [f"{cpus}/{name}/thermal_throttle" for name in os.listdir(cpus) if name[3:].isdigit()]
-
-
-def granted(host: dict[str, Any]) -> list[str]:
-    """The capabilities that the container's root may use: Docker's fourteen, changed by `--cap-add` and
-    `--cap-drop`; with `--privileged` all that there are.
-    """
-    if host["Privileged"]:
-        return capabilities.everything()
-    if host["CapAdd"] or host["CapDrop"]:
-        return capabilities.choose(host["CapAdd"], host["CapDrop"])
-    return list(capabilities.DEFAULT)
-
-
-def no_new_privileges(host: dict[str, Any]) -> bool:
-    """Whether `--security-opt no-new-privileges` was asked for."""
-    return "no-new-privileges" in host["SecurityOpt"]
-
-
-def seccomp(host: dict[str, Any]) -> dict[str, Any] | None:
-    """The system call policy: Docker's, the user's own of `--security-opt seccomp=FILE`, or None for `unconfined`.
-    A privileged container has none unless one is asked for."""
-    profile: Any = "unconfined" if host["Privileged"] else "builtin"
-    for text in host["SecurityOpt"]:
-        name, _, value = text.partition("=")
-        if name == "seccomp":
-            profile = value if value in ("builtin", "unconfined") else state.loads(value)
-    return None if profile == "unconfined" else {"profile": profile}
 
 
 def settings(host: dict[str, Any]) -> dict[str, str]:

@@ -68,6 +68,10 @@ def make_directories(root: int, path: str, mode: int = 0o755, links: int = 40) -
     that it names is made (after `links` of those, ELOOP). Raises OSError (ENOTDIR when something on the way is a file).
     Sources: openat2(2), mkdir(2).
     """
+    try:
+        return open_in_root(root, path, os.O_PATH | os.O_DIRECTORY)
+    except FileNotFoundError:
+        pass  # then step by step
     here = open_in_root(root, "/", os.O_PATH | os.O_DIRECTORY)
     walked = ""
     names = [name for name in path.split("/") if name not in ("", ".")]

@@ -197,21 +197,6 @@ def execute(spec: dict[str, Any], program: int, seccomp: bytes = b"") -> NoRetur
     raise AssertionError("unreachable")
 
 
-def filter_for(spec: dict[str, Any]) -> bytes:
-    """The assembled system call filter that `spec` asks for in "linux", "seccomp"; empty when it asks for none.
-
-    It depends on the capabilities: a call that needs one is allowed to those who have it. Raises BadInputError.
-    """
-    wanted = spec["linux"].get("seccomp")
-    if not wanted:
-        return b""
-    from minirt.seccomp import bpf, compiler, policy
-
-    profile = policy.BUILTIN if wanted["profile"] == "builtin" else wanted["profile"]
-    granted = spec["process"].get("capabilities") or {"bounding": capabilities.NAMES}
-    return bpf.assemble(compiler.program(profile, {name.removeprefix("CAP_") for name in granted["bounding"]}))
-
-
 def exec_failure(number: int, name: str) -> MinirtError:
     """The error for a failed execve of the command `name` with that error number, with Docker's exit code."""
     sentence = f"exec {name}: {os.strerror(number).lower()}"

@@ -17,6 +17,7 @@ from minirt import state, trace
 from minirt.kernel import process, syscalls
 from minirt.namespaces import ipc, mnt, net, pid, uts
 from minirt.process import enter, handle, program
+from minirt.process import spec as specs
 from minirt.process.handle import PROGRAM, Joined
 
 TYPE_CHECKING = False
@@ -52,7 +53,7 @@ def prepare(target: int, spec: dict[str, Any], stdio: tuple[int, int, int] = (0,
         spec["process"], stdio, program.sealed(program.JOIN), birth=lambda: process.clone3(0, cgroup),
         child=lambda: _child(spec, group, kinds), kind=Joined, extra=target)
     assert isinstance(joined, Joined)
-    joined.filter = enter.filter_for(spec)
+    joined.filter = specs.filter_for(spec)
     return joined
 
 

@@ -20,6 +20,7 @@ from minirt import overlay, state
 from minirt.kernel import mount, paths, process, syscalls
 from minirt.namespaces import cgroup, ipc, mnt, net, pid, sysctl, uts
 from minirt.process import enter, handle, program
+from minirt.process import spec as specs
 from minirt.process.handle import PROGRAM, Handle, Joined
 
 TYPE_CHECKING = False
@@ -59,7 +60,7 @@ def prepare(spec: dict[str, Any], stdio: tuple[int, int, int] = (0, 1, 2), group
         child=lambda: _child(spec, new, group), kind=Joined if shared else Handle, extra=namespace)
     if namespace >= 0:
         os.close(namespace)
-    born.filter = enter.filter_for(spec)  # made here while the child builds its walls
+    born.filter = specs.filter_for(spec)  # made here while the child builds its walls
     return born
 
 
@@ -98,8 +99,9 @@ def _child(spec: dict[str, Any], new: set[str], group: Group | None) -> int:
     mapped = is_mapped(spec)
     if wanted.get("oomScoreAdj") is not None:
         try:
-            with open("/proc/self/oom_score_adj", "w") as file:
-                file.write(str(wanted["oomScoreAdj"]))
+            adjust = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
+            os.write(adjust, str(wanted["oomScoreAdj"]).encode())
+            os.close(adjust)
         except PermissionError:
             if not mapped or wanted["oomScoreAdj"]:  # 0 is the default: an ordinary user's session may have more
                 raise

@@ -66,3 +66,18 @@ def default(args: Sequence[str], root: str, hostname: str = "minirt") -> Spec:
                   "maskedPaths": list(MASKED_PATHS), "readonlyPaths": list(READONLY_PATHS),
                   "seccomp": {"profile": "builtin"}},
     }
+
+
+def filter_for(spec: dict[str, Any]) -> bytes:
+    """The assembled system call filter that `spec` asks for in "linux", "seccomp"; empty when it asks for none.
+
+    It depends on the capabilities: a call that needs one is allowed to those who have it. Raises BadInputError.
+    """
+    wanted = spec["linux"].get("seccomp")
+    if not wanted:
+        return b""
+    from minirt.seccomp import bpf, compiler, policy
+
+    profile = policy.BUILTIN if wanted["profile"] == "builtin" else wanted["profile"]
+    granted = spec["process"].get("capabilities") or {"bounding": capabilities.NAMES}
+    return bpf.assemble(compiler.program(profile, {name.removeprefix("CAP_") for name in granted["bounding"]}))
