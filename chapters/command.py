@@ -202,6 +202,12 @@ def _what_next(chapter: Chapter, workspace: Workspace) -> None:
 
 
 def _man(page: str) -> str:
+    """Where one reads it: a command, or an address."""
+    words = page.split()
+    if words[0] == "RFC":
+        return f"https://www.rfc-editor.org/rfc/rfc{words[1]}" + (f"#section-{words[3]}" if len(words) > 3 else "")
+    if words[0] == "OCI":
+        return f"https://github.com/opencontainers/{words[1]}/blob/main/{words[2]}"
     name, section = page.rstrip(")").split("(")
     return f"man {section} {name}"
 

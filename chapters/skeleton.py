@@ -119,9 +119,13 @@ def docstring(source: str, name: str) -> str:
     return ast.get_docstring(_function(source, name)) or ""
 
 
+# What to read: a manual page, a section of an RFC, a document of an OCI specification.
+SOURCE = r"\b[a-zA-Z_][\w.-]*\([1-8]\)|\bRFC \d+(?: section [\d.]*\d)?|\bOCI [a-z]+-spec [\w-]+\.md"
+
+
 def manual_pages(text: str) -> list[str]:
-    """The manual pages that a text names, each once, in order: ['unshare(2)', 'uts_namespaces(7)']."""
-    return list(dict.fromkeys(re.findall(r"\b[a-zA-Z_][\w.-]*\([1-8]\)", text)))
+    """What a text names to read, each once, in order: ['unshare(2)', 'RFC 9110 section 14', ...]."""
+    return list(dict.fromkeys(re.findall(SOURCE, " ".join(text.split()))))
 
 
 def is_filled_in(source: str, name: str) -> bool:

@@ -94,8 +94,8 @@ def token_request(challenge: Challenge, scope: str, credentials: Credentials) ->
     Always told are the challenge's `service` (when it has one) and the `scope`, as `repository:team/tool:pull` ("" for
     none, several parted by spaces). With an identity token it is a POST with a form (`data`) that tells also
     `grant_type` refresh_token, `refresh_token` and `client_id`; else a GET, all of it in the query (`params`, the
-    scopes as a list), with `headers` that show name and password as Basic does, if there is a name. Sources: token.md
-    "Requesting a Token", oauth.md "Refresh token".
+    scopes as a list), with `headers` that show name and password as `basic` does, if there is a name. Sources: RFC 7617
+    section 2, RFC 6749 section 6; distribution's token.md "Requesting a Token", oauth.md.
     """
     told: dict[str, Any] = {"service": challenge.parameters.get("service"), "scope": scope}
     if credentials.identity:

@@ -110,7 +110,8 @@ def fetch(registry: Registry, repository: str, descriptor: dict[str, Any], start
 
     A RegistryError with a `status` is a refusal, and raised at once; one without, and an OSError, mean that the
     connection broke. TRIES requests in a row that bring not a byte end it: RegistryError, with the byte number reached.
-    Before a request that follows one without a byte, `pause(n)` waits, for the n-th such in a row.
+    Before a request that follows one without a byte, `pause(n)` waits, for the n-th such in a row. Source: RFC 9110
+    section 14.
     """
     size, failures = descriptor["size"], 0
     while start < size:

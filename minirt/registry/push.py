@@ -43,7 +43,7 @@ def push_blob(registry: Registry, repository: str, descriptor: dict[str, Any], p
       SMALL bytes go with the request that ends it, as `content` of `registry.finish_upload`; more of them by `upload`
       before, which gives the address to finish at. (PUSHED, "").
 
-    Raises RegistryError. Source: OCI distribution-spec "Pushing blobs", "Mounting a blob from another repository".
+    Raises RegistryError. Source: OCI distribution-spec spec.md "Pushing blobs", "Mounting a blob".
     """
     digest = descriptor["digest"]
     if registry.has_blob(repository, digest):

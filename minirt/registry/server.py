@@ -177,7 +177,7 @@ def finish_upload(storage: Storage, request: Request, name: str, identifier: str
     it, and then its `finish` shows the blob, if it has that digest. The answer is what `stored` gives for "blobs".
 
     Raises Refused, with the code DIGEST_INVALID for no digest or the wrong one, NAME_INVALID, BLOB_UPLOAD_UNKNOWN,
-    BLOB_UPLOAD_INVALID. Source: OCI distribution-spec, spec.md "POST then PUT".
+    BLOB_UPLOAD_INVALID. Source: OCI distribution-spec spec.md "POST then PUT".
     """
     digest = checked(request.query.get("digest", ""))
     with storage.repository(name).upload(identifier, request.user) as upload:

@@ -7,7 +7,7 @@ import textwrap
 
 import pytest
 
-from chapters import skeleton
+from chapters import command, skeleton
 
 SOURCE = textwrap.dedent('''\
     """A module."""
@@ -103,3 +103,12 @@ def test_what_is_not_there_is_named() -> None:
         skeleton.skeleton(SOURCE, ["nothing"], "f")
     with pytest.raises(ValueError, match="exactly one function"):
         skeleton.replace(SOURCE, "enter", "x = 1\n")
+
+
+def test_what_there_is_to_read_is_found() -> None:
+    text = "Sources: unshare(2), RFC 9110 section\n11.6.1, OCI distribution-spec spec.md (end-6), RFC 7617."
+    assert skeleton.manual_pages(text) == [
+        "unshare(2)", "RFC 9110 section 11.6.1", "OCI distribution-spec spec.md", "RFC 7617"]
+    assert [command._man(each) for each in skeleton.manual_pages(text)] == [
+        "man 2 unshare", "https://www.rfc-editor.org/rfc/rfc9110#section-11.6.1",
+        "https://github.com/opencontainers/distribution-spec/blob/main/spec.md", "https://www.rfc-editor.org/rfc/rfc7617"]
