@@ -2,7 +2,8 @@
 
 Deleting takes names away; bytes go when nothing can reach them. Two questions, in this order: which blobs of a
 repository does no manifest in its index.json lead to? Their names go. Which files of the pool have no other name left
-(a link count of one, stat(2))? They go. Uploads that nobody has touched for a day go too.
+(a link count of one, stat(2))? They go. Uploads that nobody has touched for a day go too, and what a
+killed server was writing.
 
 It is done while no server runs: a push sends the layers first and the manifest last, so in between its layers look like
 garbage. A server holds ROOT/serving shared; whoever collects wants it alone.
@@ -67,6 +68,9 @@ def _sweep(repository: Repository, dropped: dict[int, int], dry_run: bool) -> li
                 dropped[inode] = dropped.get(inode, 0) + 1
                 gone.append((f"{repository.name}@{digest}", 0))
                 _remove(path, dry_run)
+    for path in (each for each in _files(repository.path) if each.endswith(".tmp")):  # of a server that was killed
+        gone.append((f"{repository.name}: {os.path.basename(path)}", os.stat(path).st_size))
+        _remove(path, dry_run)
     for path in _files(f"{repository.path}/uploads"):
         found = os.stat(path)
         if time.time() - found.st_mtime > OLD:

@@ -290,7 +290,8 @@ class Listener:
         self._places = threading.Semaphore(CONNECTIONS)
         self._open: dict[socket.socket, bool] = {}  # connection -> whether a request is being answered
         self._changed = threading.Condition()
-        self._wake, self._stop = os.pipe()
+        self._wake, self.waker = os.pipe()
+        os.set_blocking(self.waker, False)
         try:
             self.socket = socket.create_server(address, family=_family(address[0]), backlog=512)
         except OSError as error:
@@ -308,7 +309,7 @@ class Listener:
     def stop(self, *_: object) -> None:
         """Ask for the end: takes no more connections, finishes what it is answering. May be called by a signal."""
         self.stopping = True
-        os.write(self._stop, b".")
+        os.write(self.waker, b".")
 
     def run(self) -> None:
         """Serve until `stop`, then let what is being answered come to its end, for a while."""
@@ -318,7 +319,8 @@ class Listener:
         self.socket.setblocking(False)
         while not self.stopping:
             if any(descriptor == self._wake for descriptor, _ in waiting.poll()):
-                break
+                os.read(self._wake, 100)  # a signal: by the next instruction its handler has run
+                continue
             if not self._places.acquire(timeout=0.2):
                 continue
             try:
@@ -388,6 +390,7 @@ def serve(listener: Listener) -> None:
         signal.signal(number, signal.SIG_DFL)
         listener.stop()
 
+    signal.set_wakeup_fd(listener.waker)  # the kernel may give the signal to any thread; the one that listens must wake
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
     if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):  # not in every C library
