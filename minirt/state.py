@@ -353,6 +353,15 @@ def pins(directory: str) -> list[str]:
     return sorted(name for name in names if os.path.exists(f"{directory}/pins/{name}"))
 
 
+def at_work(directory: str) -> list[str]:
+    """Those of `pins(directory)` who are alive at this moment: to a user's own directory below the root belongs one of
+    the same name below the run directory, and whoever lives holds the file `lock` in there.
+    """
+    homes = {name: os.path.relpath(os.path.realpath(f"{directory}/pins/{name}"), os.path.realpath(root()))
+             for name in pins(directory)}
+    return [name for name, home in homes.items() if locked(f"{run_root()}/{home}/lock")]
+
+
 # -- time --------------------------------------------------------------------------------------------------------
 
 def now() -> str:

@@ -39,7 +39,8 @@ def remove(name: str, force: bool = False) -> list[str]:
     """Remove an image's name, and with its last name the image: Docker's `rmi`. Return what was done, in its words.
 
     Raises NotFoundError, and ConflictError when it has several names and is meant by its id, or when containers use it
-    and it would go: `force` removes it nevertheless (the layers stay until their users are gone).
+    and it would go: `force` removes it nevertheless (the layers stay until their users are gone). What a running
+    container uses loses its name at most.
     """
     with store.Work() as work, store.lock():
         identifier, full = lookup.resolve(name)
@@ -47,13 +48,17 @@ def remove(name: str, force: bool = False) -> list[str]:
         mine = [each for each in index["manifests"] if listing.leads_to(each, identifier)]
         names = [lookup.name_of(each) for each in mine if lookup.name_of(each)]
         users = usage.users(listing.Stored(identifier, mine))
+        running = usage.running(listing.Stored(identifier, mine))
         short = identifier[7:19]
         done: list[str] = []
-        if full and len(names) > 1:
+        if full and (len(names) > 1 or (force and running)):
             store.take_name(index, next(each for each in mine if lookup.name_of(each) == full))
             store.write_index(index)
             events.append("image", "untag", identifier, {"name": listing.familiar(full)})
             return [f"Untagged: {listing.familiar(full)}"]
+        if running and not full:
+            raise ConflictError(f"conflict: unable to delete {short} (cannot be forced)"
+                                f" - image is being used by running container {running[0][:12]}")
         if not force:
             if full and users:
                 raise ConflictError(
@@ -64,7 +69,7 @@ def remove(name: str, force: bool = False) -> list[str]:
                                     " - image is referenced in multiple repositories")
             if users:
                 raise ConflictError(f"conflict: unable to delete {short} (must be forced)"
-                                    f" - image is being used by container {users[0][:12]}")
+                                    f" - image is being used by stopped container {users[0][:12]}")
         done += [f"Untagged: {listing.familiar(each)}" for each in names]
         for descriptor in mine:
             for digest in store.blobs(descriptor):

@@ -69,6 +69,11 @@ def users(image: listing.Stored) -> list[str]:
     return state.pins(f"{state.root()}/layers/{image.chains[-1]}") if image.chains else []
 
 
+def running(image: listing.Stored) -> list[str]:
+    """Those of the users of an image that run."""
+    return state.at_work(f"{state.root()}/layers/{image.chains[-1]}") if image.chains else []
+
+
 def all_together() -> int:
     """The room that the whole store takes: every blob and every layer, whoever needs it."""
     root = store.prepare()

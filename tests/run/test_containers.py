@@ -313,6 +313,22 @@ def test_an_image_in_use_is_not_removed(tool):
     tool("rm", "box")
 
 
+def test_the_image_of_a_running_container_loses_its_name_at_most(tool):
+    image = tool("images", "-q", "--no-trunc").out.strip()
+    running = tool.up("--name", "box", "busybox", "sleep", "60")[:12]
+    for force in ((), ("-f",)):
+        assert tool("rmi", *force, image, status=1).err == (
+            f"minirt: conflict: unable to delete {image[7:19]} (cannot be forced)"
+            f" - image is being used by running container {running}\n")
+    assert tool("rmi", "-f", "busybox").out == "Untagged: busybox:latest\n"
+    assert tool("images", "-aq", "--no-trunc").out.strip() == image
+    tool("kill", "box")
+    assert "(must be forced) - image is being used by stopped container" in tool("rmi", image, status=1).err
+    assert f"Deleted: {image}\n" in tool("rmi", "-f", image).out
+    tool("start", "box")
+    assert tool("exec", "box", "echo", "still").out == "still\n"
+
+
 # -- killed at any instant ---------------------------------------------------------------------------------------
 
 
