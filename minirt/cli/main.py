@@ -157,6 +157,7 @@ Global Options:
       --explain         Tell each step as it is taken, with the chapter that explains it
       --explain=json    The same, one JSON document a line
       --explain=sh      Of run: print a shell script that builds the same container, and do nothing
+      --explain=sh      Of run: print a shell script that builds the same container, and do nothing
       --help            Print usage
   -v, --version         Print version information and quit
 """
@@ -226,6 +227,10 @@ def dispatch(argv: list[str]) -> int:
         return _write(1, usage(), 0)
     if argv[0] == "help":
         return _help(argv[1:])
+    if explain == "sh":
+        from minirt.cli import script
+
+        return script.told(*find(argv))
     if explain == "sh":
         from minirt.cli import script
 

@@ -28,6 +28,8 @@ def write(container: record.Container) -> None:
     """Makes the directories of the overlay and the three files that are bound over /etc/hostname, hosts and
     resolv.conf.
     """
+    for name, data in contents(container).items():
+        _write(f"{container.directory}/{name}", data)
     for name in ("upper", "work"):
         try:
             os.mkdir(f"{container.directory}/{name}", 0o755)
@@ -37,9 +39,17 @@ def write(container: record.Container) -> None:
         os.mkdir(f"{container.directory}/merged", 0o755)
     except FileExistsError:
         pass
+    if container.config["HostConfig"]["UsernsMode"] == "auto":
+        from minirt.containers import remap
+
+        remap.give(container)
+
+
+def contents(container: record.Container) -> dict[str, bytes]:
+    """The three files, by name; none where they are those of the container whose network it is."""
     host = container.config["HostConfig"]
     if host["NetworkMode"].startswith("container:"):
-        return  # those of the container whose network it is
+        return {}
     on_host = host["NetworkMode"] == "host"
     servers = _read("/etc/resolv.conf")
     names = _read("/etc/hosts") if on_host else HOSTS.encode()
@@ -51,13 +61,8 @@ def write(container: record.Container) -> None:
         servers = os.fsencode(resolve.resolv_conf(
             os.fsdecode(servers), host["Dns"], host["DnsSearch"], host["DnsOptions"], not on_host,
             lambda path: os.fsdecode(_read(path))))
-    _write(f"{container.directory}/hostname", os.fsencode(container.config["Config"]["Hostname"]) + b"\n")
-    _write(f"{container.directory}/hosts", names)
-    _write(f"{container.directory}/resolv.conf", servers)
-    if host["UsernsMode"] == "auto":
-        from minirt.containers import remap
-
-        remap.give(container)
+    return {"hostname": os.fsencode(container.config["Config"]["Hostname"]) + b"\n", "hosts": names,
+            "resolv.conf": servers}
 
 
 def _read(path: str) -> bytes:
