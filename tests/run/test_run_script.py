@@ -93,10 +93,9 @@ def test_it_ends_as_run_does(tool, command):
 
 
 def test_any_shell_will_do(tool):
-    for shell in ("bash", "dash", "busybox"):
+    for shell in ("bash", "dash"):
         words = tool("--explain=sh", "run", "-m", "64m", "busybox", "sh", "-c", "hostname; exit 3").out
-        done = subprocess.run([shell, *(["sh"] if shell == "busybox" else [])], input=words, capture_output=True,
-                              text=True, timeout=60, check=False)
+        done = subprocess.run([shell], input=words, capture_output=True, text=True, timeout=60, check=False)
         assert (done.returncode, len(done.stdout), done.stderr) == (3, 13, ""), shell
 
 
