@@ -7,12 +7,14 @@ and touches nothing.
     processes()      -> namespace_map(...)   which process stands in which namespaces (/proc/PID/ns)
     mounts()         -> mount_tree(...)      what is mounted below what (/proc/PID/mountinfo)
     layer(directory) -> layer_stack(...)     what each layer of an overlay holds, whiteouts included
+    images(layout)   -> shared_layers(...)   which images of a store share which layers
 
 It imports nothing from minirt: the pictures must be right also while a participant's code is not.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 from collections.abc import Iterable, Mapping, Sequence
@@ -236,3 +238,63 @@ def _hides(upper: Mapping[str, str], path: str) -> bool:
         return True
     parents = [path[:index] for index, sign in enumerate(path) if sign == "/"]
     return any(upper.get(parent) in ("file", "link", "whiteout", "opaque") for parent in parents)
+
+
+# --- which images share which layers ---------------------------------------------------------------------------------
+
+
+def images(layout: str) -> list[dict[str, Any]]:
+    """The images of an OCI image layout (a directory), as its index.json lists them.
+
+    Returns rows `{"name": "tool:latest", "layers": [{"digest": "sha256:...", "size": 2191872}, ...]}`, the lowest layer
+    first; the name is the last part of the annotation that names an image, or the beginning of the manifest's digest.
+    """
+    rows = []
+    for entry in _document(layout, "index.json")["manifests"]:
+        digest = entry["digest"]
+        manifest = _document(layout, f"blobs/{digest.replace(':', '/')}")
+        name = (entry.get("annotations") or {}).get("org.opencontainers.image.ref.name", digest[7:19])
+        layers = [{"digest": each["digest"], "size": each["size"]} for each in manifest["layers"]]
+        rows.append({"name": name.rpartition("/")[2], "layers": layers})
+    return rows
+
+
+def _document(layout: str, path: str) -> dict[str, Any]:
+    with open(f"{layout}/{path}") as file:
+        return dict(json.load(file))
+
+
+def shared_layers(rows: Sequence[Mapping[str, Any]]) -> Drawing:
+    """Draw each image as a stack of its layers, the lowest at the bottom; boxes of one colour are one blob.
+
+    rows: what images() returned. A box tells the beginning of the layer's digest and its size; a layer that more than
+    one image has is stored once, and has a thick frame. Below stands what all of it takes, with sharing and without.
+    """
+    known = list(dict.fromkeys(each["digest"] for row in rows for each in row["layers"]))
+    holders = {digest: sum(digest in [each["digest"] for each in row["layers"]] for row in rows) for digest in known}
+    sizes = {each["digest"]: each["size"] for row in rows for each in row["layers"]}
+    deepest = max((len(row["layers"]) for row in rows), default=0)
+    ground = 14 + 30 * deepest
+    parts = []
+    for column, row in enumerate(rows):
+        x = 12 + 196 * column
+        for place, each in enumerate(row["layers"]):
+            y = ground - 30 * (place + 1)
+            box = _box(x, y, 184, 26, COLOURS[known.index(each["digest"]) % len(COLOURS)])
+            shared = holders[each["digest"]] > 1
+            parts.append(box.replace(f'stroke="{LINE}"', f'stroke="{INK}" stroke-width="2"') if shared else box)
+            parts.append(_text(x + 8, y + 17, f"{each['digest'][7:15]}  {_size(each['size'])}"))
+        parts.append(_text(x + 4, ground + 16, str(row["name"]), INK, "bold"))
+    apart = sum(each["size"] for row in rows for each in row["layers"])
+    words = f"stored once: {_size(sum(sizes.values()))}; each for itself: {_size(apart)}"
+    parts.append(_text(16, ground + 40, words, FAINT))
+    width = max(20 + 196 * len(rows), 32 + LETTER * len(words))
+    return Drawing(width, ground + 52, parts, "which images share which layers")
+
+
+def _size(number: int) -> str:
+    """Bytes for people: 1536 -> "1.54 kB", as Docker counts (thousands)."""
+    for power, unit in enumerate(("B", "kB", "MB")):
+        if number < 1000 ** (power + 1):
+            return f"{number / 1000**power:.3g} {unit}"
+    return f"{number / 1000**3:.3g} GB"

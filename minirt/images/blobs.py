@@ -47,8 +47,8 @@ def descriptor(media_type: str, data: bytes) -> dict[str, Any]:
 def verify(data: bytes, wanted: Mapping[str, Any]) -> bytes:
     """Return `data` if it is what the descriptor `wanted` promises: "size" bytes, whose `digest` is "digest".
 
-    Raises BadInputError, with the digest in its sentence, when it is not. Source: OCI image-spec descriptor.md
-    "Verification".
+    Raises BadInputError, with the digest in its sentence, when it is not. Sources:
+    OCI image-spec descriptor.md "Verification", sha256sum(1).
     """
     if len(data) != wanted["size"]:
         raise BadInputError(f"the blob {wanted['digest']} has {len(data)} bytes, but {wanted['size']} were promised")
@@ -88,8 +88,8 @@ def chain_ids(diff_ids: Sequence[str]) -> list[str]:
     """The chain ids, hexadecimal, of layers with these diff ids ("sha256:..."), the lowest first.
 
     The lowest layer's chain id is its diff id; each further one is the sha256 of "CHAIN DIFF", the chain id below and
-    its own diff id, each with "sha256:" before it and one space between. Source: OCI image-spec config.md "Layer
-    ChainID".
+    its own diff id, each with "sha256:" before it and one space between. Sources: OCI image-spec
+    config.md "Layer ChainID", sha256sum(1).
     """
     chains: list[str] = []
     for diff_id in diff_ids:

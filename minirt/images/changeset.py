@@ -62,8 +62,8 @@ def meaning(base: bytes) -> tuple[str, bytes]:
 
     (PRESENT, base) for a file like any other; (GONE, NAME) for the whiteout `.wh.NAME`; (ANEW, b"") for the mark
     `OPAQUE`; (NOTHING, b"") for other names that begin with `AUFS`. Raises BadInputError for a whiteout of b"", b"."
-    or b"..", which are no names of files: as a path, `.wh...` would remove the directory above. Source: OCI image-spec
-    layer.md "Whiteouts".
+    or b"..", which are no names of files: as a path, `.wh...` would remove the directory above. Sources:
+    OCI image-spec layer.md "Whiteouts", aufs(5).
     """
     if not base.startswith(WHITEOUT):
         return PRESENT, base

@@ -47,6 +47,7 @@ def choose(manifests: Sequence[dict[str, Any]], platform: str = "") -> dict[str,
     `platform`: "linux/amd64", "linux/arm/v7", ...; "" is Linux on this machine's `architecture`. An entry has its own
     under "platform", with "os", "architecture" and perhaps "variant"; it fits when all that is asked for is equal, and
     also when it says nothing (no "platform", or an empty one). Raises BadInputError that names what there is.
+    Sources: OCI image-spec image-index.md, uname(2).
     """
     wanted = (platform or f"linux/{architecture()}").split("/")
     offered = []

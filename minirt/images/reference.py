@@ -128,8 +128,8 @@ def split_domain(text: str) -> tuple[str, str]:
 
     What stands before the first "/" is a domain if it is `localhost`, or has a dot, a colon or a capital letter in it;
     `OLD_DEFAULT_DOMAIN` means `DEFAULT_DOMAIN`. Otherwise, and without a "/", the domain is `DEFAULT_DOMAIN` and the
-    whole text is the rest. At `DEFAULT_DOMAIN` a rest without "/" lies below `OFFICIAL`. Source: the comment at the
-    top of reference.go of github.com/distribution/reference.
+    whole text is the rest. At `DEFAULT_DOMAIN` a rest without "/" lies below `OFFICIAL`. Sources:
+    containers-registries.conf(5), the grammar at the top of reference.go of github.com/distribution/reference.
     """
     first, slash, rest = text.partition("/")
     if slash and (first == "localhost" or "." in first or ":" in first or first.lower() != first):

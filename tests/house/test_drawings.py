@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import xml.dom.minidom
@@ -79,6 +80,24 @@ def test_the_layer_stack_shows_whiteouts_and_what_is_seen(state_root: Path) -> N
     assert str(picture).count('stroke-width="2"') == 3, "seen: changed and directory from above, kept from below"
 
 
-@pytest.mark.parametrize("draw", [drawings.namespace_map, drawings.mount_tree, drawings.layer_stack])
+def test_images_that_share_a_layer_are_drawn_so(tmp_path: Path) -> None:
+    entries = []
+    for name, layers in (("one", ["a"]), ("two", ["a", "b"])):
+        manifest = {"layers": [{"digest": f"sha256:{each * 64}", "size": 1500} for each in layers]}
+        (tmp_path / "blobs/sha256").mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"blobs/sha256/{name}").write_text(json.dumps(manifest))
+        named = {"org.opencontainers.image.ref.name": f"docker.io/library/{name}:latest"}
+        entries.append({"digest": f"sha256:{name}", "annotations": named})
+    (tmp_path / "index.json").write_text(json.dumps({"manifests": entries}))
+    rows = drawings.images(str(tmp_path))
+    assert [(row["name"], len(row["layers"])) for row in rows] == [("one:latest", 1), ("two:latest", 2)]
+    picture = drawings.shared_layers(rows)
+    assert str(picture).count('stroke-width="2"') == 2, "the layer that both have"
+    assert "stored once: 3 kB; each for itself: 4.5 kB" in texts(picture)
+
+
+@pytest.mark.parametrize("draw", [
+    drawings.namespace_map, drawings.mount_tree, drawings.layer_stack, drawings.shared_layers,
+])
 def test_a_picture_of_nothing_is_still_a_picture(draw: Callable[[list[object]], drawings.Drawing]) -> None:
     assert str(draw([])).startswith("<svg ")

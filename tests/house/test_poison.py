@@ -7,6 +7,7 @@ container it must not be Python (chapter 03's `init`), runs in the chapter's own
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import pytest
 from chapters import contents, skeleton
 from chapters.contents import Chapter, Exercise
 from minirt.cli import main
+from minirt.images import blobs, documents
 from tests import images
 
 if os.geteuid():
@@ -35,6 +37,19 @@ def whiteouts(path: Path) -> Path:
     )
     upper = images.layer(images.entry(".wh.gone"), images.entry("full/.wh..wh..opq"))
     path.write_bytes(images.docker_archive(lower, upper))
+    return path
+
+
+def of_platforms(path: Path) -> Path:
+    """Write an OCI archive whose index leads to another index, with this machine's image in it."""
+    files = images.oci_files(images.layer(images.entry("file", content=b"x")))
+    top = json.loads(files["index.json"])
+    machine = {"platform": {"os": "linux", "architecture": documents.architecture()}}
+    content = json.dumps({"schemaVersion": 2, "manifests": [each | machine for each in top["manifests"]]}).encode()
+    files[f"blobs/sha256/{images.sha(content)}"] = content
+    entry = blobs.descriptor(documents.INDEX_TYPE, content) | {"annotations": {documents.REF_NAME: "many:1"}}
+    files["index.json"] = json.dumps({"schemaVersion": 2, "manifests": [entry]}).encode()
+    path.write_bytes(images.members(files))
     return path
 
 
@@ -85,6 +100,7 @@ def test_the_real_command_runs_each_exercise_function(chapter: Chapter, tmp_path
         running = start({}, "run", "-d", "--network", "none", "--name", "walled", "busybox", "sleep", "300")
         assert running.returncode == 0, running.stderr
     places = {"IMAGE": "busybox", "CONTAINER": "walled", "WHITEOUT-ARCHIVE": str(whiteouts(tmp_path / "whiteouts.tar")),
+              "OCI-ARCHIVE": str(of_platforms(tmp_path / "platforms.tar")),
               "container.py": str(chapter.container)}
     unharmed = []
     for exercise in exercises:
