@@ -31,7 +31,7 @@ from minirt.kernel import paths
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _PLACE = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
@@ -47,19 +47,19 @@ class Layer:
     """A layer on its way into the empty directory open as `root`: `add` each entry, then `finish`, and `close` always.
 
     `fill(entry, descriptor)` writes the content of a regular file. `below`: descriptors of the unpacked layers under
-    it, the topmost first. `owners`: in a user namespace (chapter 07), which owner a file can have there; device nodes,
-    which nobody can make there, are then left out. Needs root, be it of a user namespace, and a umask of 0. Raises
-    BadInputError for what no layer may say, OSError for the rest.
+    it, the topmost first, of which only `finish` reads. `owners`: in a user namespace (chapter 07), which owner a file
+    can have there; device nodes, which nobody can make there, are then left out. Needs root, be it of a user namespace,
+    and a umask of 0. Raises BadInputError for what no layer may say, OSError for the rest.
     """
 
-    def __init__(self, root: int, fill: Callable[[Entry, int], None], below: Sequence[int] = (),
+    def __init__(self, root: int, fill: Callable[[Entry, int], None], below: Iterable[int] = (),
                  owners: Callable[[int, int], tuple[int, int]] | None = None) -> None:
         self.root, self.fill, self.below, self.owners = root, fill, below, owners
         self.size = 0                                 # bytes of regular files
         self._open: dict[bytes, int] = {b"": root}    # directories at hand: path -> descriptor
         self._whiteouts: set[bytes] = set()
         self._opaque_root = False
-        self._directories = {b"": self._below(b"")}   # what to give each directory at the end
+        self._directories: dict[bytes, Entry | None] = {b"": None}  # what to give each at the end; None: as it is below
 
     def add(self, entry: Entry) -> None:
         """Make true what one entry says."""
@@ -257,7 +257,7 @@ class Layer:
                 os.mkdir(base, 0o700, dir_fd=here)
                 if hides:
                     self._hide_below(here, base)
-                self._directories[each] = self._below(each)
+                self._directories[each] = None
                 after = os.open(base, _PLACE | os.O_NOFOLLOW, dir_fd=here)
             finally:
                 os.close(here)
@@ -290,7 +290,7 @@ class Layer:
         if self._opaque_root:
             self._hide_all()
         for path in sorted(self._directories, reverse=True):
-            entry = self._directories[path]
+            entry = self._directories[path] or self._below(path)
             try:
                 descriptor = paths.open_beneath(self.root, path or b".", _DIRECTORY)
             except OSError as error:

@@ -46,14 +46,18 @@ class LayerFile:
     """
 
     __slots__ = ("descriptor", "diff_id", "digest", "offset", "size")
+    far = False
 
     def __init__(self, place: tuple[int, int, int], digest: str, diff_id: str) -> None:
         self.descriptor, self.offset, self.size = place
         self.digest, self.diff_id = digest, diff_id
 
-    def pieces(self) -> Iterator[bytes]:
-        """Its bytes as they are stored."""
-        return streams.read_pieces(self.descriptor, self.offset, self.size)
+    def pieces(self, start: int = 0) -> Iterator[bytes]:
+        """Its bytes as they are stored, from one on."""
+        return streams.read_pieces(self.descriptor, self.offset + start, self.size - start)
+
+    def say(self, status: str) -> None:
+        """Nobody is told how far a layer of a file is."""
 
     def media_type(self) -> str:
         """The OCI media type, by the compression that its first bytes tell. Raises BadInputError for one that OCI

@@ -1,45 +1,33 @@
 """Chapter 13, beyond: an image is assembled, from an archive or from a registry.
 
-    source ── config ────────────────────────────► blobs/, its digest is the image's id
-           └─ layer ─┬─ sha256 ── as it is ──────► blobs/
-                     └─ decompressed ─┬─ sha256 ── = diff id, as the config says?
-                                      └─ unpacked ► layers/CHAIN/diff
+    source ── config ──► blobs/, its digest is the image's id
+           └─ layers ──► blobs/ and layers/CHAIN/, several at a time (incoming.py)
 
-Every layer is read once: hashed, stored, decompressed, hashed again and unpacked in the same pass. All of it happens
-below pending/; when every digest was right and everything is on the disk, the parts are moved to their places, layers
-and blobs first, then the record of the image's chain, and the index last. What is unpacked already is not unpacked
-again, whichever image brought it, and a blob that the store has is not asked for.
+All of it happens below pending/; when every digest was right and everything is on the disk, the parts are moved to
+their places, layers and blobs first, then the record of the image's chain, and the index last. What is unpacked already
+is not unpacked again, whichever image brought it, and a blob that the store has is not asked for.
 
-Sources: OCI image-spec config.md ("Layer DiffID", "Layer ChainID"), syncfs(2), rename(2).
+Sources: OCI image-spec image-layout.md, config.md; syncfs(2), rename(2).
 """
 
 from __future__ import annotations
 
 import os
+from functools import partial
 
 from minirt import events, state, trace
 from minirt.errors import BadInputError, MinirtError
-from minirt.images import blobs, documents, layer, lookup, reference, store, streams, tar
+from minirt.images import blobs, documents, incoming, lookup, reference, store, workers
 from minirt.images.blobs import chain_ids
+from minirt.images.incoming import Place
 from minirt.kernel import syscalls
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from typing import Any, Protocol
+    from typing import Any
 
-    Owners = Callable[[int, int], tuple[int, int]]
-
-    class Layer(Protocol):
-        """A layer on its way in: `digest` of its `size` bytes as they come, "" where nobody says; `diff_id` of the
-        archive in it. `pieces()` are its bytes, `media_type()` its type, asked when a manifest must be made."""
-
-        digest: str
-        diff_id: str
-        size: int
-
-        def pieces(self) -> Iterator[bytes]: ...
-        def media_type(self) -> str: ...
+    from minirt.images.incoming import Layer, Owners
 
 CHAPTER = 13
 
@@ -75,7 +63,8 @@ def take(work: store.Work, images: Sequence[Image], owners: Owners | None, actio
 
     Raises BadInputError for what an image does wrong, OSError and KernelError for what this machine cannot do.
     """
-    parts = [Parts(work, image, owners=owners) for image in images]
+    parts = [Parts(Place(work, owners), image) for image in images]
+    incoming.forget_old(work.root)
     for _ in range(3):  # again when another command removed a layer meanwhile that was there at first
         for each in parts:
             each.make()
@@ -100,92 +89,31 @@ def become_root() -> Owners | None:
 class Parts:
     """The parts of one image, made below pending/."""
 
-    def __init__(self, work: store.Work, image: Image, stored: bool = False,
-                 owners: Owners | None = None) -> None:
-        self.work, self.image = work, image
-        self.root = work.root
+    def __init__(self, place: Place, image: Image, stored: bool = False) -> None:
+        self.place, self.image = place, image
+        self.work, self.root = place.work, place.root
         self.id = blobs.digest(image.config)
         self.diff_ids = [each.diff_id for each in image.layers]
         self.chains = chain_ids(self.diff_ids)
         self.descriptor: dict[str, Any] = {}
-        self._owners = owners
         self._stored = stored  # its blobs are in the store already
 
     def make(self) -> None:
         """Make what the store does not have: layers unpacked, blobs, manifest."""
+        jobs: dict[int, Callable[[], str]] = {}
         for number, each in enumerate(self.image.layers):
             chain = self.chains[number]
-            missing = not (self._unpacked(chain) or os.path.exists(f"{self.work.path}/{chain}/layer.json"))
-            if missing:
-                self._unpack(number)
-            elif not (each.digest and self._has_blob(each.digest)):
-                each.digest = self._store(each)
+            if not (self.place.unpacked(chain) or self.place.made(chain)):
+                jobs[number] = partial(incoming.unpack, self.place, each, number, self.chains)
+                self.place.making.add(chain)
+            elif not self.place.blob(each.digest):
+                jobs[number] = partial(incoming.store_blob, self.place, each, number)
+            else:
+                each.say("Already exists")
+        for number, digest in zip(jobs, workers.several(list(jobs.values())), strict=True):
+            self.image.layers[number].digest = digest
         if not self._stored:
             self._make_documents()
-
-    def _unpacked(self, chain: str) -> bool:
-        return os.path.exists(f"{self.root}/layers/{chain}/layer.json")
-
-    def _has_blob(self, digest: str) -> bool:
-        hexadecimal = digest.removeprefix("sha256:")
-        return (os.path.exists(f"{self.work.path}/blobs/{hexadecimal}")
-                or os.path.exists(f"{self.root}/images/blobs/sha256/{hexadecimal}"))
-
-    def _unpack(self, number: int) -> None:
-        """Unpack a layer, storing its blob in the same pass, and check both digests."""
-        each, chain = self.image.layers[number], self.chains[number]
-        trace.step(CHAPTER, f"unpack layer {number + 1} of {len(self.chains)} in a place of its own and hash it",
-                   f"openat2, write, mknod: layers/{chain[:20]}")
-        place = f"{self.work.path}/{chain}"
-        os.makedirs(f"{place}/pins", 0o700)
-        os.mkdir(f"{place}/diff", 0o755)
-        target = os.open(f"{place}/diff", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        below = [os.open(self._diff(lower), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-                 for lower in reversed(self.chains[:number])]
-        stored, unpacked = streams.Digest(), streams.Digest()
-        try:
-            with _BlobFile(self.work, None if each.digest and self._has_blob(each.digest) else number) as blob:
-                kind, plain = streams.peek(blob.through(stored.through(each.pieces())))
-                if kind:
-                    plain = unpacked.through(streams.inflate(kind, plain))
-                else:
-                    unpacked = stored
-                with streams.Ahead(plain) as ahead:
-                    size = layer.unpack(tar.Stream(ahead.more), target, below, self._owners)
-                    ahead.finish()
-                self._check(each, str(stored), str(unpacked))
-                blob.keep(str(stored))
-        except BaseException:
-            store.remove_path(self.work.path, chain)
-            raise
-        finally:
-            for descriptor in (target, *below):
-                os.close(descriptor)
-        record = {"parent": self.chains[number - 1] if number else "", "diff": each.diff_id, "size": size}
-        state.write_atomic(f"{place}/layer.json", state.dumps(record).encode() + b"\n", sync=False)
-
-    def _diff(self, chain: str) -> str:
-        made = f"{self.work.path}/{chain}/diff"
-        return made if os.path.exists(made) else f"{self.root}/layers/{chain}/diff"
-
-    def _store(self, each: Layer) -> str:
-        """Store the blob of a layer that is unpacked already, and check its digest; return that."""
-        stored = streams.Digest()
-        with _BlobFile(self.work, 0) as blob:
-            kind, pieces = streams.peek(blob.through(stored.through(each.pieces())))
-            for _ in pieces:
-                pass
-            if each.digest or not kind:
-                self._check(each, str(stored), each.diff_id if each.digest else str(stored))
-            blob.keep(str(stored))
-        return str(stored)
-
-    def _check(self, each: Layer, stored: str, unpacked: str) -> None:
-        if each.digest and each.digest != stored:
-            raise BadInputError(f"the layer {each.digest} does not have that digest")
-        if each.diff_id != unpacked:
-            raise BadInputError(f"invalid diffID for a layer: expected {each.diff_id}, got {unpacked}")
-        each.digest = stored
 
     def _make_documents(self) -> None:
         """The config and the manifest as blobs, and the descriptor of the manifest for the index."""
@@ -201,14 +129,13 @@ class Parts:
         if self.image.annotations:
             self.descriptor["annotations"] = self.image.annotations
         for name, data in ((self.descriptor["digest"], content), (self.id, self.image.config)):
-            if not self._has_blob(name):
+            if not self.place.blob(name):
                 state.write_atomic(f"{self.work.path}/blobs/{name.removeprefix('sha256:')}", data, sync=False)
 
     def complete(self) -> bool:
         """Whether everything is there, made now or found before; asked under the lock."""
-        return (all(os.path.exists(f"{self.work.path}/{chain}/layer.json") or self._unpacked(chain)
-                    for chain in self.chains)
-                and all(self._has_blob(digest) for digest in self._digests()))
+        return (all(self.place.made(chain) or self.place.unpacked(chain) for chain in self.chains)
+                and all(self.place.blob(digest) for digest in self._digests()))
 
     def _digests(self) -> Iterator[str]:
         yield self.id
@@ -220,7 +147,7 @@ class Parts:
         """Move the parts to their places, under the lock. What another command made meanwhile stands."""
         for chain in self.chains:
             made = f"{self.work.path}/{chain}"
-            if os.path.exists(made) and not self._unpacked(chain):
+            if os.path.exists(made) and not self.place.unpacked(chain):
                 store.remove_path(f"{self.root}/layers", chain)
                 os.rename(made, f"{self.root}/layers/{chain}")
             try:
@@ -240,37 +167,6 @@ class Parts:
         """What chains/ID says: the chain ids, the lowest first, and the bytes of all files."""
         sizes = [state.read_json(f"{self.root}/layers/{chain}/layer.json")["size"] for chain in self.chains]
         return {"chains": self.chains, "size": sum(sizes)}
-
-
-class _BlobFile:
-    """A blob on its way into pending/WORK/blobs, under the name of its digest, known when all of it has passed.
-
-    Thrown away unless kept. `number` None: the store has it, so nothing is written."""
-
-    def __init__(self, work: store.Work, number: int | None) -> None:
-        self._directory = f"{work.path}/blobs"
-        self._path = f"{work.path}/blob-{number}"
-        self._descriptor = -1
-        self._write = number is not None
-
-    def __enter__(self) -> _BlobFile:
-        if self._write:
-            self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
-        return self
-
-    def through(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
-        """The same pieces, stored as they pass."""
-        return streams.write_through(pieces, self._descriptor) if self._write else pieces
-
-    def keep(self, digest: str) -> None:
-        """Give it its name."""
-        if self._write:
-            os.rename(self._path, f"{self._directory}/{digest.removeprefix('sha256:')}")
-
-    def __exit__(self, *_: object) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
 
 
 def sync(root: str) -> None:

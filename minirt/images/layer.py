@@ -15,7 +15,7 @@ from minirt.images.changeset import Entry, show
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable
 
 # The reasons that the archive itself gives, as against those of this machine (a full disk, a missing right).
 _ARCHIVES_FAULT = frozenset((errno.ENAMETOOLONG, errno.EINVAL, errno.EFBIG, errno.ELOOP, errno.EXDEV, errno.ENOTDIR,
@@ -23,7 +23,7 @@ _ARCHIVES_FAULT = frozenset((errno.ENAMETOOLONG, errno.EINVAL, errno.EFBIG, errn
                              errno.EOVERFLOW))
 
 
-def unpack(stream: tar.Stream, target: int, below: Sequence[int] = (),
+def unpack(stream: tar.Stream, target: int, below: Iterable[int] = (),
            owners: Callable[[int, int], tuple[int, int]] | None = None) -> int:
     """Unpack the layer in `stream` into the empty directory open as `target`; return the bytes of its regular files.
 

@@ -10,6 +10,7 @@ import os
 from minirt import state, trace
 from minirt.errors import BadInputError, KernelError
 from minirt.images import archive, assemble, lookup, store
+from minirt.images.incoming import Place
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def unpack_stored(identifier: str) -> dict[str, Any]:
             blob = os.open(lookup.blob_path(each["digest"]), os.O_RDONLY | os.O_CLOEXEC)
             layers.append(archive.LayerFile((blob, 0, os.fstat(blob).st_size), each["digest"], diff_id))
         try:
-            parts = assemble.Parts(work, assemble.Image(config, layers, []), True, owners)
+            parts = assemble.Parts(Place(work, owners), assemble.Image(config, layers, []), True)
             parts.make()
             assemble.sync(work.root)
             with store.lock():

@@ -139,6 +139,10 @@ class Registry:
         self.wallet = Wallet(self.base, self._ask_token_server, credentials or Credentials())
         self._pause = pause
 
+    def close(self) -> None:
+        """Close the idle connections. They are made again when they are needed: after a fork, by each process."""
+        self._session.close()
+
     # -- one request ------------------------------------------------------------------------------------------------
 
     def request(self, method: str, address: str, scope: str = "", body: Callable[[], Any] | None = None,

@@ -29,19 +29,23 @@ class Layer:
         self._registry, self._repository, self._descriptor = registry, repository, descriptor
         self._progress = progress
         self.digest, self.size, self.diff_id = descriptor["digest"], descriptor["size"], diff_id
+        self.far = True
 
     def media_type(self) -> str:
         """As the manifest says."""
         return str(self._descriptor.get("mediaType"))
 
-    def pieces(self) -> Iterator[bytes]:
-        """Its bytes, as they arrive."""
-        name, done = short(self.digest), 0
-        for piece in pull.fetch(self._registry, self._repository, self._descriptor):
-            done += len(piece)
-            self._progress.step(name, "Downloading", done, self.size)
+    def pieces(self, start: int = 0) -> Iterator[bytes]:
+        """Its bytes from one on, as they arrive."""
+        for piece in pull.fetch(self._registry, self._repository, self._descriptor, start):
+            start += len(piece)
+            self._progress.step(short(self.digest), "Downloading", start, self.size)
             yield piece
-        self._progress.say(name, "Download complete")
+        self.say("Download complete")
+
+    def say(self, status: str) -> None:
+        """Tell the user how far it is."""
+        self._progress.say(short(self.digest), status)
 
 
 class Pulled:
@@ -105,6 +109,7 @@ def _take(registry: Registry, name: Reference, found: pull.Found, config: bytes,
         image.annotations[PULLED] = f"{name.repository}@{found.top.digest}"
     owners = assemble.become_root()
     store.sweep()
+    registry.close()  # each process that fetches a layer has a connection of its own
     with store.Work() as work:
         try:
             assemble.take(work, [image], owners, "pull")
