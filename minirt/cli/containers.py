@@ -307,16 +307,25 @@ def diff(options: Options) -> int:
 
 def prune(options: Options) -> int:
     """`minirt container prune`."""
-    from minirt.containers import measure, remove, repair
+    wanted = formats.filters(options["filter"], ("label", "label!", "until"))
+    if not (options["force"] or formats.confirm("WARNING! This will remove all stopped containers.\n")):
+        return 0
+    removed, freed = remove_stopped(wanted)
+    text = "Deleted Containers:\n" + "\n".join(removed) + "\n\n" if removed else ""
+    formats.show(f"{text}Total reclaimed space: {units.human_size(freed)}\n")
+    return 0
 
-    if not options["force"]:
-        question = "WARNING! This will remove all stopped containers.\nAre you sure you want to continue? [y/N] "
-        formats.show(question)
-        if os.read(0, 64).strip().lower() not in (b"y", b"yes"):
-            return 0
+
+def remove_stopped(wanted: dict[str, list[str]]) -> tuple[list[str], int]:
+    """Remove the containers that do not run and pass the filters of `prune`; their ids, and the bytes free now."""
+    from minirt.containers import measure, remove, repair
+    from minirt.images import filters
+
     removed, freed = [], 0
     for container in record.listing():
-        if record.derive(container).alive:
+        config = container.config
+        if record.derive(container).alive or not filters.may_go(
+                config["Config"]["Labels"], state.parse_time(config["Created"]), wanted):
             continue
         try:
             own = measure.sizes(container)[0]
@@ -326,9 +335,7 @@ def prune(options: Options) -> int:
         removed.append(container.id)
         freed += own
     repair.sweep()
-    text = "Deleted Containers:\n" + "\n".join(removed) + "\n\n" if removed else ""
-    formats.show(f"{text}Total reclaimed space: {units.human_size(freed)}\n")
-    return 0
+    return removed, freed
 
 
 def top(options: Options) -> int:
@@ -489,7 +496,10 @@ COMMANDS = {
             "[OPTIONS]",
             "Remove all stopped containers",
             prune,
-            (Option("force", help="Do not prompt for confirmation", short="f"),),
+            (
+                Option("filter", "filter", "Provide filter values (e.g. \"until=24h\")"),
+                Option("force", help="Do not prompt for confirmation", short="f"),
+            ),
             maximum=0,
             aliases=(),
         ),

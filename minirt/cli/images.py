@@ -41,8 +41,8 @@ def images(options: Options) -> int:
     stored = listing.images()
     stored = [image for image in stored if filters.passes(image, wanted, stored)]
     if options["tree"]:
-        return _tree(stored, options)
-    rows = [row for image in stored for row in _rows(image, options, wanted.get("reference", []))]
+        return _tree(stored, options, wanted.get("reference", []))
+    rows = [each for image in stored for each in _rows(image, options, wanted.get("reference", []))]
     formats.show(formats.rows(
         rows,
         options["format"],
@@ -53,9 +53,9 @@ def images(options: Options) -> int:
     return 0
 
 
-def _tree(stored: list[Stored], options: Options) -> int:
+def _tree(stored: list[Stored], options: Options, patterns: list[str]) -> int:
     """`minirt images --tree`: below the names of each image its platforms, and what takes how much room."""
-    from minirt.images import listing, usage
+    from minirt.images import usage
 
     for other in ("digests", "format", "no-trunc", "quiet"):
         if options[other]:
@@ -63,7 +63,10 @@ def _tree(stored: list[Stored], options: Options) -> int:
     room = usage.Usage()
     lines = [TREE]
     for image in stored:
-        names = [listing.familiar(name) for name in image.references] or ["<untagged>"]
+        names = [f"{each['Repository']}:{each['Tag']}" for each in _rows(image, options, patterns)]
+        if not names:
+            continue
+        names = names if image.references else ["<untagged>"]
         numbers = (units.human_size(room.whole(image)), units.human_size(room.content(image)),
                    "U" if usage.users(image) else "")
         platform = "/".join(filter(None, (image.config.get(key) for key in ("os", "architecture", "variant"))))
@@ -81,25 +84,31 @@ def _tree(stored: list[Stored], options: Options) -> int:
 
 def _rows(image: Stored, options: Options, patterns: list[str]) -> list[dict[str, Any]]:
     """A line for each name of an image, or one without a name."""
-    from minirt.images import filters, reference
+    from minirt.images import filters
 
     rows = []
     for repository, tag, digest in image.repositories():
-        short = repository
-        if repository:
-            try:
-                short = reference.parse(repository).familiar_repository()
-            except BadInputError:  # a name that another tool gave
-                short = repository
+        short = familiar_repository(repository)
         if patterns and not any(filters.matches(pattern, short, tag) for pattern in patterns):
             continue
-        rows.append(_row(image, short or NONE, tag or NONE, digest if options["digests"] and short else NONE,
-                         options["no-trunc"]))
-    named = [row for row in rows if row["Repository"] != NONE]
+        rows.append(row(image, short or NONE, tag or NONE, digest if options["digests"] and short else NONE,
+                        options["no-trunc"]))
+    named = [each for each in rows if each["Repository"] != NONE]
     return named or rows[:1]
 
 
-def _row(image: Stored, repository: str, tag: str, digest: str, whole: bool) -> dict[str, Any]:
+def familiar_repository(repository: str) -> str:
+    """A repository as the user knows it; another tool's name as it is, "" as it is."""
+    from minirt.images import reference
+
+    try:
+        return reference.parse(repository).familiar_repository() if repository else ""
+    except BadInputError:
+        return repository
+
+
+def row(image: Stored, repository: str, tag: str, digest: str, whole: bool) -> dict[str, Any]:
+    """One line of `images`, by Docker's field names. `whole`: the id is not cut short."""
     created = image.created
     return {
         "Containers": "N/A",
@@ -175,7 +184,7 @@ def history(options: Options) -> int:
 
 def prune(options: Options) -> int:
     """`minirt image prune`."""
-    from minirt.images import filters, listing, remove, usage
+    from minirt.images import filters
 
     wanted = formats.filters(options["filter"], filters.PRUNING)
     if not options["force"]:
@@ -183,14 +192,23 @@ def prune(options: Options) -> int:
                 else "all dangling images")
         if not formats.confirm(f"WARNING! This will remove {what}.\n"):
             return 0
+    text, freed = remove_unused(options["all"], wanted)
+    formats.show(f"{text}Total reclaimed space: {units.human_size(freed)}\n")
+    return 0
+
+
+def remove_unused(named_too: bool, wanted: dict[str, list[str]]) -> tuple[str, int]:
+    """Remove the images that no container uses, without a name or all, as filters say; what to tell, and the bytes
+    that are free now."""
+    from minirt.images import filters, listing, remove, usage
+
     before = usage.all_together()
     stored = listing.images()
     done = remove.prune(image for image in stored
-                        if (options["all"] or not image.references) and filters.passes(image, wanted, stored))
-    lines = [f"{line[0].lower()}{line[1:]}" for line in done]
-    text = "Deleted Images:\n" + "\n".join(lines) + "\n\n" if lines else ""
-    formats.show(f"{text}Total reclaimed space: {units.human_size(max(0, before - usage.all_together()))}\n")
-    return 0
+                        if (named_too or not image.references) and filters.passes(image, wanted, stored))
+    lines = [f"{line[0].lower()}{line[1:]}\n" for line in done]
+    text = "".join(["Deleted Images:\n", *lines, "\n"]) if lines else ""
+    return text, max(0, before - usage.all_together())
 
 
 COMMANDS = {

@@ -54,6 +54,9 @@ MODULES = {
     "push": "minirt.cli.registry",
     "login": "minirt.cli.registry",
     "logout": "minirt.cli.registry",
+    "system check": "minirt.cli.check",
+    "system df": "minirt.cli.system",
+    "system prune": "minirt.cli.system",
     "registry serve": "minirt.cli.serve",
     "registry garbage-collect": "minirt.cli.serve",
     "xray": "minirt.cli.xray",
@@ -99,6 +102,10 @@ GROUPS: dict[str, tuple[str, dict[str, str]]] = {
             "tag": "tag",
             "inspect": "image inspect",
         },
+    ),
+    "system": (
+        "Manage what minirt keeps on the disk",
+        {"check": "system check", "df": "system df", "prune": "system prune"},
     ),
     "registry": (
         "Serve images to others",
@@ -156,7 +163,6 @@ GLOBAL_HELP = """\
 Global Options:
       --explain         Tell each step as it is taken, with the chapter that explains it
       --explain=json    The same, one JSON document a line
-      --explain=sh      Of run: print a shell script that builds the same container, and do nothing
       --explain=sh      Of run: print a shell script that builds the same container, and do nothing
       --help            Print usage
   -v, --version         Print version information and quit
@@ -227,10 +233,6 @@ def dispatch(argv: list[str]) -> int:
         return _write(1, usage(), 0)
     if argv[0] == "help":
         return _help(argv[1:])
-    if explain == "sh":
-        from minirt.cli import script
-
-        return script.told(*find(argv))
     if explain == "sh":
         from minirt.cli import script
 
@@ -345,6 +347,9 @@ def group_usage(group: str) -> str:
     title, members = GROUPS[group]
     known = {name: summary for _, rows in SUMMARIES for name, summary in rows}
     known.update({"image inspect": known["inspect"], "container inspect": known["inspect"]})
+    known["system check"] = "Check the image store against itself"
+    known["system df"] = "Show disk usage"
+    known["system prune"] = "Remove unused data"
     known["image prune"] = "Remove unused images"
     known["container prune"] = "Remove all stopped containers"
     known["registry serve"] = "Serve images to others, as a registry"

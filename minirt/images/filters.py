@@ -29,9 +29,7 @@ def passes(image: Stored, wanted: Mapping[str, Sequence[str]], everything: Seque
     and `since`. Raises MinirtError for a value that is none.
     """
     labels = (image.config.get("config") or {}).get("Labels") or {}
-    if not all(formats.has_label(labels, label) for label in wanted.get("label", ())):
-        return False
-    if any(formats.has_label(labels, label) for label in wanted.get("label!", ())):
+    if not may_go(labels, image.created, wanted):
         return False
     for value in wanted.get("dangling", ()):
         if value.lower() not in ("true", "1", "false", "0"):
@@ -41,8 +39,14 @@ def passes(image: Stored, wanted: Mapping[str, Sequence[str]], everything: Seque
     if "reference" in wanted and not image.references:
         return False
     return (all(image.created < _created(name, everything) for name in wanted.get("before", ()))
-            and all(image.created > _created(name, everything) for name in wanted.get("since", ()))
-            and all(image.created < moment(text) for text in wanted.get("until", ())))
+            and all(image.created > _created(name, everything) for name in wanted.get("since", ())))
+
+
+def may_go(labels: Mapping[str, str], created: float, wanted: Mapping[str, Sequence[str]]) -> bool:
+    """Whether something with these labels, created then (seconds since 1970), passes the filters of `PRUNING`."""
+    return (all(formats.has_label(labels, label) for label in wanted.get("label", ()))
+            and not any(formats.has_label(labels, label) for label in wanted.get("label!", ()))
+            and all(created < moment(text) for text in wanted.get("until", ())))
 
 
 def _created(name: str, everything: Sequence[Stored]) -> float:

@@ -47,7 +47,10 @@ def inspect(name: str, platform: str = "") -> dict[str, Any]:
 
 
 def check_platform(config: dict[str, Any], name: str, platform: str) -> None:
-    """Raises NotFoundError unless an image with that configuration is made for `platform` ("linux/amd64"; "" is any)."""
+    """Raises NotFoundError unless an image with that configuration is made for `platform`, as "linux/amd64".
+
+    "" is any platform.
+    """
     made = [config.get(key) or "" for key in ("os", "architecture", "variant")]
     wanted = platform.split("/")
     if platform and made[:len(wanted)] != wanted:

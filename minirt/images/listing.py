@@ -30,7 +30,7 @@ class Stored:
         try:
             record = state.read_json(f"{state.root()}/chains/{identifier[7:]}")
             self.chains, self.size = record["chains"], record["size"]
-        except FileNotFoundError:
+        except (FileNotFoundError, ValueError, KeyError):
             self.chains = []
             self.size = sum(each.get("size", 0) for each in lookup.manifest_of(descriptors[0])["layers"])
 

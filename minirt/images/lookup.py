@@ -53,7 +53,7 @@ def find(name: str) -> Image:
     identifier, full = resolve(name)
     try:
         record = state.read_json(f"{state.root()}/chains/{identifier.removeprefix('sha256:')}")
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):
         # The image is in the layout but was never unpacked: another tool put it there. Slow, once.
         from minirt.images.load import unpack_stored
 

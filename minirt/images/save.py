@@ -53,7 +53,7 @@ def save(wanted: Sequence[str], output: int, form: str = FORMATS[0], platform: s
 
     A repository without a tag means all its tags, as in Docker; an id gives an image without a name. "docker-archive"
     can be read as either form, "oci-archive" is an OCI layout alone, its images called by their full names. Raises
-    NotFoundError, also when an image is not made for `platform`; KernelError when the disk is full.
+    NotFoundError, also when an image is not made for `platform`; OSError when the disk is full or nobody reads.
     """
     with store.Work() as work:
         with store.lock():
@@ -62,7 +62,9 @@ def save(wanted: Sequence[str], output: int, form: str = FORMATS[0], platform: s
                 for blob in each.blobs():
                     work.handle(blob["digest"])
         for piece in write.archive(_files(images, form, f"{work.path}/blobs")):
-            streams.write(output, piece)
+            view = memoryview(piece)
+            while view:
+                view = view[os.write(output, view):]
 
 
 def save_file(wanted: Sequence[str], path: str, form: str = FORMATS[0], platform: str = "") -> None:
@@ -81,7 +83,8 @@ def save_file(wanted: Sequence[str], path: str, form: str = FORMATS[0], platform
         if not special:
             os.fsync(output)
             if not os.fstat(output).st_nlink:
-                os.link(f"/proc/self/fd/{output}", beside, src_dir_fd=output)  # only so Python takes linkat, which follows
+                # A link to the file behind the descriptor: only with a directory does Python call linkat(2) for it.
+                os.link(f"/proc/self/fd/{output}", beside, src_dir_fd=output)
             os.rename(beside, path)
     except BaseException as error:
         if os.path.exists(beside):

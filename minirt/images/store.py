@@ -142,12 +142,12 @@ def take_name(index: dict[str, Any], descriptor: dict[str, Any]) -> None:
 
 def sweep() -> None:
     """Throw away what killed commands left, if there is any."""
-    if os.path.isdir(f"{state.root()}/pending") and _dead():
+    if os.path.isdir(f"{state.root()}/pending") and dead():
         with lock():
             collect()
 
 
-def _dead() -> list[str]:
+def dead() -> list[str]:
     """The works whose command is gone: known by their directory or, where that is removed already, by their lock."""
     names = set(os.listdir(f"{state.root()}/pending"))
     names |= {name[len(_LOCK):-5] for name in os.listdir(state.run_root()) if name.startswith(_LOCK)}
@@ -161,15 +161,15 @@ def collect(work: Work | None = None) -> list[str]:
     Needed are: the blobs, records and layers of every image in the index, pinned layers, and all layers below those.
     """
     root = prepare()
-    dead = _dead()
-    kept, identifiers, chains = _needed(root)
+    gone = dead()
+    kept, identifiers, chains = needed(root)
     for record in os.listdir(f"{root}/chains"):
         if record not in identifiers:
             _unlink(f"{root}/chains/{record}")
     removed = _collect_layers(root, chains)
-    for name in [*dead, work.name] if work else dead:
+    for name in [*gone, work.name] if work else gone:
         _judge_blobs(root, f"{root}/pending/{name}/blobs", kept)
-    for name in dead:
+    for name in gone:
         remove_path(f"{root}/pending", name)
         _unlink(_work_lock(name))
     for name in os.listdir(f"{root}/images"):
@@ -178,7 +178,7 @@ def collect(work: Work | None = None) -> list[str]:
     return removed
 
 
-def _needed(root: str) -> tuple[set[str], set[str], set[str]]:
+def needed(root: str) -> tuple[set[str], set[str], set[str]]:
     """(digests of blobs, names of chain records, chain ids) that images or pins need."""
     kept: set[str] = set()
     identifiers: set[str] = set()
@@ -189,7 +189,7 @@ def _needed(root: str) -> tuple[set[str], set[str], set[str]]:
             record = lookup.config_digest(descriptor)[7:]
             chains |= set(state.read_json(f"{root}/chains/{record}")["chains"])
             identifiers.add(record)
-        except (BadInputError, FileNotFoundError):
+        except (BadInputError, FileNotFoundError, ValueError, KeyError):  # never unpacked; a damaged record is as good
             continue
     for name in os.listdir(f"{root}/layers"):
         chain = name.removeprefix(_DEAD)
