@@ -39,7 +39,7 @@ CHAPTER = 14
 CLIENT = "minirt"
 _SHORTEST = 60  # seconds that a token holds when nobody says (token.md: "expires_in")
 # A challenge's scheme, and its parameters: name=word or name="quoted, with \" in it".
-_SCHEME = re.compile(r"\s*,?\s*([!#$%&'*+.^_`|~0-9A-Za-z-]+)(?:\s+|$)")
+_SCHEME = re.compile(r"\s*,?\s*([!#$%&'*+.^_`|~0-9A-Za-z-]+)(?=[\s,]|$)")
 _PARAMETER = re.compile(r"\s*,?\s*([!#$%&'*+.^_`|~0-9A-Za-z-]+)\s*=\s*(?:\"((?:[^\"\\]|\\.)*)\"|([^\s,\"]+))")
 
 

@@ -47,7 +47,7 @@ _TRIES = 5                  # of a request that the registry wants later
 _LONGEST_WAIT = 60          # seconds between two of them
 _LATER = frozenset((429, 500, 502, 503, 504))
 REDIRECTS = frozenset((301, 302, 303, 307, 308))
-MOSTREDIRECTS = 10
+MOST_REDIRECTS = 10
 
 
 class RegistryError(MinirtError):
@@ -178,10 +178,10 @@ class Registry:
         sends us on, to its header Location as seen from `url` (`urljoin`); any other is returned. Close an answer that
         is not returned.
 
-        Raises BadInputError when an encrypted address sends us to one that is not "https", and when MOSTREDIRECTS
+        Raises BadInputError when an encrypted address sends us to one that is not "https", and when MOST_REDIRECTS
         requests have not been enough. Source: RFC 9110 section 15.4.
         """
-        for _ in range(MOSTREDIRECTS):
+        for _ in range(MOST_REDIRECTS):
             mine = self.wallet.header(scope) if origin(url) == origin(self.base) else {}
             answer = self.send(method, url, {**(headers or {}), **mine}, body() if body else None)
             if answer.status_code not in REDIRECTS or method not in ("GET", "HEAD"):
@@ -191,7 +191,7 @@ class Registry:
             if urlsplit(url).scheme == "https" and urlsplit(there).scheme != "https":
                 raise BadInputError(f"{self.base} sends us to {there[:200]}, which is not encrypted")
             url = there
-        raise BadInputError(f"{self.base} sends us from one address to the next, more than {MOSTREDIRECTS} times")
+        raise BadInputError(f"{self.base} sends us from one address to the next, more than {MOST_REDIRECTS} times")
 
     def send(self, method: str, url: str, headers: dict[str, str] | None = None, data: Any = None,
              params: dict[str, Any] | None = None) -> requests.Response:
