@@ -9,11 +9,14 @@ made from the same list:
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
+import pty
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,6 +26,7 @@ BEGIN, END = "<!-- what works -->", "<!-- /what works -->"
 INTRODUCTION = """\
 The command lines of a beginner's guide to Docker, with `docker` read as `minirt`. A test executes each that works, and
 hears of each other which chapter will bring it; this table is made from its list."""
+PUSHED = "^latest: digest: sha256:[0-9a-f]{64} size: "
 IDLE = "sleep"  # the container that is listed, stopped, killed and removed runs this
 
 
@@ -36,6 +40,7 @@ class Line:
     output: str = ""  # a regular expression that must be found in what a working line prints
     before: tuple[str, ...] = ()  # what the guide's reader has done meanwhile
     instead: str = ""  # for the table, where another word than "works" says more
+    answers: tuple[str, ...] = ()  # what is typed on the terminal, line by line, each at a question
 
 
 LINES = (
@@ -52,10 +57,12 @@ LINES = (
     Line("sudo minirt image ls", output=r"REPOSITORY +TAG +IMAGE ID(?s:.*)hello-world +latest"),
     Line("sudo minirt rmi <image_name>", real="minirt rmi spare", output="Untagged: spare:latest"),
     Line("sudo minirt rmi -f <image_name>", real="minirt rmi -f hello-world", output="Untagged: hello-world:latest"),
-    Line("minirt pull <username>/my_app", 14, real="minirt pull ada/my_app"),
+    Line("minirt pull <username>/my_app", real="minirt pull ada/my_app", output="^docker.io/ada/my_app:latest$",
+         before=("minirt login -u ada -p lovelace", "minirt tag my_app ada/my_app", "minirt push ada/my_app",
+                 "minirt rmi ada/my_app")),
     Line("sudo minirt tag my_app <username>/my_app", real="minirt tag my_app ada/my_app"),
-    Line("sudo minirt push <username>/my_app", 14, real="minirt push ada/my_app"),
-    Line("sudo minirt login", 14),
+    Line("sudo minirt push <username>/my_app", real="minirt push ada/my_app", output=PUSHED),
+    Line("sudo minirt login", output="Login Succeeded", answers=("ada", "lovelace"), before=("minirt logout",)),
     # containers
     Line("sudo minirt run my_app", output="my app speaks"),
     Line("minirt run -p 5000:5000 myserver", 15),
@@ -83,8 +90,8 @@ LINES = (
     Line("minirt build -t myapp .", 18),
     Line("minirt run myapp", output="my app speaks"),
     Line("minirt tag myapp username/myapp"),
-    Line("minirt push username/myapp", 14),
-    Line("minirt pull username/myapp", 14),
+    Line("minirt push username/myapp", output=PUSHED),
+    Line("minirt pull username/myapp", output="Image is up to date for username/myapp:latest"),
     Line("minirt run username/myapp", output="my app speaks"),
 )
 WORKING = [line for line in LINES if not line.chapter]
@@ -166,21 +173,66 @@ def make_images(place: Path) -> None:
         assert done.returncode == 0, done.stderr
 
 
+def on_a_terminal(text: str, answers: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
+    """Run one command line on a terminal, and type an answer at each question, which ends with a colon."""
+    pid, master = pty.fork()
+    if not pid:
+        os.execv(sys.executable, [sys.executable, "-m", "minirt", *text.removeprefix("sudo ").split()[1:]])
+    said, left = b"", list(answers)
+    with contextlib.suppress(OSError):  # EIO: nobody has the terminal any more
+        while piece := os.read(master, 4096):
+            said += piece
+            if left and said.rstrip(b" ").endswith(b":"):
+                os.write(master, left.pop(0).encode() + b"\n")
+    os.close(master)
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return subprocess.CompletedProcess(text, status, said.decode().replace("\r\n", "\n"), "")
+
+
+@contextlib.contextmanager
+def hub(place: Path) -> Iterator[None]:
+    """A registry on this cage's loopback that is found where Docker Hub is, so that names without a host lead to it:
+    its address in /etc/hosts, its authority in certs.d, and its one user."""
+    from minirt.registry import hosts
+
+    certificate, key, users = place / "hub.crt", place / "hub.key", place / "users"
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj",
+                    f"/CN={hosts.HUB}", "-addext", f"subjectAltName=DNS:{hosts.HUB}", "-keyout", key, "-out",
+                    certificate], check=True, capture_output=True)
+    trusted = Path("/etc/docker/certs.d", hosts.HUB)
+    trusted.mkdir(parents=True, exist_ok=True)
+    (trusted / "ca.crt").write_bytes(certificate.read_bytes())
+    with open("/etc/hosts", "a") as names:
+        names.write(f"127.0.0.1 {hosts.HUB}\n")
+    users.write_text("ada:$2y$05$abcdefghijklmnopqrstuuugyJgZetmHGvxwCJ1rpgM8bgT8KJ8.i\n")
+    command = [sys.executable, "-m", "minirt", "registry", "serve", "--addr", "127.0.0.1:443", "--root", place / "hub",
+               "--tls-cert", certificate, "--tls-key", key, "--auth", users]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stderr and "serving" in server.stderr.readline()
+            yield
+        finally:
+            server.terminate()
+
+
 @pytest.mark.caged
 @pytest.mark.limit(180)
 @pytest.mark.leaves("the guide does not tidy up")
 def test_the_guide_from_top_to_bottom(tmp_path: Path) -> None:
     make_images(tmp_path)
     running = "none"
-    for line in WORKING:
-        for text in line.before:
-            assert typed(text.replace("@", running)).returncode in (0, 137, 143), text
-        text = (line.real or line.text).replace("@", running)
-        done = typed(text)
-        assert done.returncode == 0, f"{text}: {done.stdout}{done.stderr}"
-        assert re.search(line.output.replace("@", running), done.stdout, re.MULTILINE), f"{text}: {done.stdout}"
-        if " -d " in text:
-            running = done.stdout.strip()[:12]
+    with hub(tmp_path):
+        for line in WORKING:
+            for text in line.before:
+                done = typed(text.replace("@", running))
+                assert done.returncode in (0, 137, 143), f"{text}: {done.stderr}"
+            text = (line.real or line.text).replace("@", running)
+            done = on_a_terminal(text, line.answers) if line.answers else typed(text)
+            assert done.returncode == 0, f"{text}: {done.stdout}{done.stderr}"
+            said = done.stdout + done.stderr
+            assert re.search(line.output.replace("@", running), said, re.MULTILINE), f"{text}: {said}"
+            if " -d " in text:
+                running = done.stdout.strip()[:12]
 
 
 @pytest.mark.caged
