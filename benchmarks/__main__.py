@@ -1,8 +1,8 @@
 """`python -m benchmarks [JOB...]`: minirt beside the tools that do the same, as Markdown on standard output.
 
-Jobs: run, list, load, memory, check, imports, timeline, leaks; all of them by default. Needs root; the tools that are
-missing are left out. Nothing is asserted and nothing stays behind: every store lies in one directory below TMPDIR
-(which must be on a file system that can carry an overlay), removed at the end.
+Jobs: run, exec, list, load, registry, memory, check, imports, timeline, filters, leaks; all of them by default. Needs
+root; the tools that are missing are left out. Nothing is asserted and nothing stays behind: every store lies in one
+directory below TMPDIR (which must be on a file system that can carry an overlay), removed at the end.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks import peers, turns
+from benchmarks import filters, peers, registry_server, turns
 from benchmarks.remains import Remains
 from benchmarks.turns import Runner
 
@@ -77,6 +77,29 @@ class Bench:
             turns.take_turns(runners, self.rounds, cores)
             say(turns.table(runners, "runc"))
 
+    def exec(self) -> None:
+        """One more command in a running container. What `--explain` costs when it is off is in all of minirt's rows."""
+        bundle = peers.Bundle(self.place / "exec", ["sleep", "600"])
+        with running(self.minirt), bundle.running("bench") as ours:
+            daemon = peers.Docker(self.place) if shutil.which("dockerd") and shutil.which("docker") else None
+            try:
+                if daemon:
+                    daemon("load", "-i", str(self.small))
+                    daemon("run", "-d", "--name", "bench", "--network", "none", "busybox", "sleep", "600")
+                for cores, title in ((0, f"on {os.cpu_count()} cores"), (1, "on one core")):
+                    say(f"## exec: `minirt exec bench true`, {title}\n")
+                    runners = self.ours("exec", "bench", "true")
+                    if ours:
+                        runners.append(Runner("runc", [*ours, "exec", "bench", "true"]))
+                    if daemon:
+                        runners.append(Runner("docker", ["docker", "exec", "bench", "true"], daemon.environment))
+                    turns.take_turns(runners, self.rounds, cores)
+                    say(turns.table(runners, "runc"))
+            finally:
+                if daemon:
+                    daemon("rm", "-f", "bench")
+                    daemon.close()
+
     def list(self) -> None:
         """`ps` and `inspect`, with one container running, beside the docker client and its daemon."""
         with running(self.minirt):
@@ -117,6 +140,16 @@ class Bench:
                                   after=forget(podman, "rmi", "-f", "large")))
         turns.take_turns(runners, max(3, self.rounds // 5))
         say(turns.table(runners, "podman", unit="s"))
+
+    def registry(self) -> None:
+        """Our registry and docker-registry, each with the same clients."""
+        with registry_server.serving(self.place, self.minirt.installed) as servers:
+            for title, runners in registry_server.jobs(self.place):
+                say(f"## registry, {title}\n")
+                turns.take_turns(runners, max(3, self.rounds // 5))
+                say(turns.table(runners, "docker-registry"))
+            for name, server in servers.items():
+                say(f"largest memory of {name}: {registry_server.peak(server):.0f} MiB\n")
 
     def memory(self) -> None:
         """What a detached container costs beyond its own processes: the memory of its monitor (PSS)."""
@@ -201,6 +234,11 @@ class Bench:
         say(f"{wrong} wrong exit codes; left behind (processes, control groups, mounts, directories, names, pins): "
             f"{len(left)}\n" + "\n".join(left))
 
+    def filters(self) -> None:
+        """What a system call costs behind a filter."""
+        say("## filters: nanoseconds of one system call, most of them Python's own, which are the same in every row\n")
+        say(filters.table())
+
     def import_table(self, words: tuple[str, ...]) -> None:
         """Print the imports of one command that a bare interpreter does not have, the dearest first."""
         command = [self.minirt.interpreter, "-X", "importtime", "-IS", self.minirt.installed, *words]
@@ -258,7 +296,7 @@ def say(text: str) -> None:
 
 def main() -> int:
     """Run the jobs that the command line names."""
-    jobs = ("run", "list", "load", "memory", "check", "imports", "timeline", "leaks")
+    jobs = ("run", "exec", "list", "load", "registry", "memory", "check", "imports", "timeline", "filters", "leaks")
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("jobs", nargs="*", metavar="JOB", help=", ".join(jobs))
     parser.add_argument("--rounds", type=int, default=25, help="turns for the short jobs (25)")
