@@ -3,71 +3,24 @@
 from __future__ import annotations
 
 import ctypes
-import ctypes.util
-import os
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 
+from benchmarks import filters
+from benchmarks.filters import ARCHITECTURES, FAMILY, OPERATORS, theirs
 from minirt import capabilities
 from minirt.seccomp import bpf, compiler, numbers, policy
 
-ARCHITECTURES = {"x86_64": 0xC000003E, "i386": 0x40000003, "x32": 0x4000003E, "aarch64": 0xC00000B7, "arm": 0x40000028}
-OPERATORS = {"NE": 1, "LT": 2, "LE": 3, "EQ": 4, "GE": 5, "GT": 6, "MASKED_EQ": 7}
-FAMILY = {"x86_64": ("x86_64", "i386", "x32"), "aarch64": ("aarch64", "arm")}
 ENOSYS = bpf.ERRNO | 38
 CAPABILITIES = [
     capabilities.DEFAULT, (), capabilities.NAMES, ("SYS_ADMIN",), (*capabilities.DEFAULT, "SYS_PTRACE", "SYS_TIME"),
 ]
 
 
-class Comparison(ctypes.Structure):
-    _fields_ = [("arg", ctypes.c_uint), ("op", ctypes.c_int), ("a", ctypes.c_uint64), ("b", ctypes.c_uint64)]
-
-
 @pytest.fixture(scope="module")
 def library() -> ctypes.CDLL:
-    name = ctypes.util.find_library("seccomp") or "libseccomp.so.2"
-    found = ctypes.CDLL(name)
-    found.seccomp_init.restype = ctypes.c_void_p
-    found.seccomp_init.argtypes = [ctypes.c_uint32]
-    found.seccomp_arch_add.argtypes = [ctypes.c_void_p, ctypes.c_uint32]
-    found.seccomp_arch_remove.argtypes = [ctypes.c_void_p, ctypes.c_uint32]
-    found.seccomp_rule_add_array.argtypes = [
-        ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int, ctypes.c_uint, ctypes.POINTER(Comparison)]
-    found.seccomp_syscall_resolve_name.argtypes = [ctypes.c_char_p]
-    found.seccomp_syscall_resolve_name_arch.argtypes = [ctypes.c_uint32, ctypes.c_char_p]
-    found.seccomp_export_bpf.argtypes = [ctypes.c_void_p, ctypes.c_int]
-    found.seccomp_release.argtypes = [ctypes.c_void_p]
-    return found
-
-
-def theirs(library: ctypes.CDLL, profile: dict[str, Any], caps: Sequence[str], machine: str) -> bpf.Code:
-    """The program that libseccomp makes of a policy, as runc would ask for it."""
-    context = library.seccomp_init(compiler.action_of(profile["defaultAction"], profile.get("defaultErrnoRet")))
-    for table in FAMILY[machine]:
-        library.seccomp_arch_add(context, ARCHITECTURES[table])
-    for table, number in ARCHITECTURES.items():
-        if table not in FAMILY[machine]:
-            library.seccomp_arch_remove(context, number)
-    for rule in compiler.rules_for(profile, caps, machine, compiler.kernel_version()):
-        action = compiler.action_of(rule["action"], rule.get("errnoRet"))
-        conditions = rule.get("args") or ()
-        array = (Comparison * max(len(conditions), 1))(*[
-            Comparison(each["index"], OPERATORS[each["op"].removeprefix("SCMP_CMP_")], each["value"],
-                       each.get("valueTwo") or 0) for each in conditions])
-        for name in rule["names"]:
-            number = library.seccomp_syscall_resolve_name(name.encode())
-            if number != -1:
-                library.seccomp_rule_add_array(context, action, number, len(conditions), array)
-    descriptor = os.memfd_create("bpf")
-    assert library.seccomp_export_bpf(context, descriptor) == 0
-    library.seccomp_release(context)
-    raw = os.pread(descriptor, 1 << 20, 0)
-    os.close(descriptor)
-    return [(int.from_bytes(raw[at: at + 2], "little"), raw[at + 2], raw[at + 3],
-             int.from_bytes(raw[at + 4: at + 8], "little")) for at in range(0, len(raw), 8)]
+    return filters.library()
 
 
 def run(code: bpf.Code, data: bytes) -> int:
