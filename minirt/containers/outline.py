@@ -35,7 +35,9 @@ def outline(asked: Mapping[str, Any], arguments: Sequence[str], title: str) -> s
     try:
         container.config = create.compose(asked, arguments, lookup.find(arguments[0]))
         if asked["userns"] == "auto":
-            container.config["HostConfig"].update(remap.fields(asked, container.id))
+            remap.refuse(asked)
+            first = [remap.blocks(kind)[0][0] for kind in ("uid", "gid")]  # some ids: the script cannot map them
+            container.config["HostConfig"].update(remap.mappings(*first))
         create.host_name(container)
         spec = specify.specification(container)
     finally:

@@ -1,9 +1,9 @@
 """Chapter 17: `--userns auto`: a container whose root is nobody on the machine.
 
-Each container gets 65536 ids of its own (chapter 07) out of those that /etc/subuid sets aside for the owner `minirt`,
-or, as Podman has it, `containers`. Where there is no such line they come from the upper half of all ids, which no
-ordinary user has. The layers of the image are shown with the container's owners by an id-mapped mount, so they are
-shared all the same; what the container writes belongs to its own ids on the disk.
+Each container gets 65536 ids (chapter 07) that no other container has, out of those that /etc/subuid sets aside for the
+owner `minirt`, or, as Podman has it, `containers`. Where there is no such line they come from the upper half of all
+ids, which no ordinary user has. The layers of the image are shown with the container's owners by an id-mapped mount, so
+they are shared all the same; what the container writes belongs to its own ids on the disk.
 
 Sources: Podman's documentation of `--userns`; OCI runtime-spec config-linux.md "User namespace mappings".
 """
@@ -39,8 +39,19 @@ def mode(text: str) -> str:
 
 
 def fields(asked: Mapping[str, Any], id: str) -> dict[str, Any]:
-    """The fields of "HostConfig" for `--userns auto`: the mode, and the map of the container with that id, in Podman's
-    form, "INSIDE:OUTSIDE:SIZE". Raises ConflictError, in Docker's words, for what cannot be shared then."""
+    """The fields of "HostConfig" for `--userns auto`: the mode, and the map of the container with that id, whose
+    directory must be there. Raises ConflictError for what cannot be shared then, or when there are no ids left."""
+    refuse(asked)
+    return mappings(*(take(kind, id) for kind in ("uid", "gid")))
+
+
+def mappings(uid: int, gid: int) -> dict[str, Any]:
+    """The same for the blocks that begin with these two ids, in Podman's form: "INSIDE:OUTSIDE:SIZE"."""
+    return {"UsernsMode": "auto", "IDMappings": {"UidMap": [f"0:{uid}:{SIZE}"], "GidMap": [f"0:{gid}:{SIZE}"]}}
+
+
+def refuse(asked: Mapping[str, Any]) -> None:
+    """Raises ConflictError, in Docker's words, for options that do not go with a user namespace of its own."""
     if asked["privileged"]:
         raise ConflictError("privileged mode is incompatible with user namespaces. You must run the container in the "
                             "host namespace when running privileged mode: --userns host")
@@ -50,26 +61,64 @@ def fields(asked: Mapping[str, Any], id: str) -> dict[str, Any]:
                                 "to another root; leave the option out, or use --userns host")
     if state.ordinary():
         raise ConflictError("--userns auto takes root; your containers are in a user namespace of yours anyway")
-    first = {kind: block(kind, id) for kind in ("uid", "gid")}
-    return {"UsernsMode": "auto", "IDMappings": {
-        "UidMap": [f"0:{first['uid']}:{SIZE}"], "GidMap": [f"0:{first['gid']}:{SIZE}"]}}
 
 
-def block(kind: str, id: str) -> int:
-    """The first of the ids of the container `id`: one of the blocks of `SIZE` in the ranges set aside, chosen by that
-    random id, so that two containers seldom share one. `kind`: "uid" or "gid"."""
+def blocks(kind: str) -> list[tuple[int, int]]:
+    """The blocks of `SIZE` ids that are set aside: (first id, how many blocks), once for each range. `kind`: "uid" or
+    "gid"."""
     try:
         text = read_file(f"/etc/sub{kind}").decode("utf-8", "replace")
     except OSError:
         text = ""
     ranges = [each for owner in OWNERS for each in user.subordinate(text, owner, -1) if each[1] >= SIZE]
-    blocks = [(first, count // SIZE) for first, count in ranges or [UPPER_HALF]]
-    number = int(id[:8], 16) % sum(count for _, count in blocks)
-    for first, count in blocks:
+    return [(first, count // SIZE) for first, count in ranges or [UPPER_HALF]]
+
+
+def take(kind: str, id: str) -> int:
+    """Claims a block for the container `id`, so that no other has one of its ids; returns the first of them.
+
+    A claim is a symlink to the container's directory, named after the block: void when the container is gone. The
+    search begins at a block that the random id chooses. Raises ConflictError when all are taken.
+    """
+    claims = f"{state.root()}/ids/{kind}"
+    os.makedirs(claims, 0o711, exist_ok=True)
+    ranges = blocks(kind)
+    total = sum(count for _, count in ranges)
+    with state.Lock(f"{state.run_root()}/ids.lock"):
+        for step in range(total):
+            name = str(_first(ranges, (int(id[:8], 16) + step) % total))
+            try:
+                if os.path.isdir(f"{claims}/{os.readlink(f'{claims}/{name}')}"):
+                    continue
+                os.unlink(f"{claims}/{name}")
+            except FileNotFoundError:
+                pass
+            state.claim(claims, name, f"../../containers/{id}")
+            return int(name)
+    raise ConflictError(f"--userns auto: each of the {total} blocks of {SIZE} ids is a container's already; remove "
+                        f"one, or set more aside: a line {OWNERS[0]}:FIRST:COUNT in /etc/sub{kind}")
+
+
+def _first(ranges: list[tuple[int, int]], number: int) -> int:
+    """The first id of the block with that number, counted through all ranges."""
+    for first, count in ranges:
         if number < count:
             return first + number * SIZE
         number -= count
     raise AssertionError("unreachable")
+
+
+def release(container: Container) -> None:
+    """Gives its blocks back: its claims are void since its directory is gone, and need not stay."""
+    for kind, field in (("uid", "UidMap"), ("gid", "GidMap")):
+        for each in container.config["HostConfig"]["IDMappings"][field]:
+            path = f"{state.root()}/ids/{kind}/{each.split(':')[1]}"
+            with state.Lock(f"{state.run_root()}/ids.lock"):
+                try:
+                    if os.readlink(path).endswith(container.id):
+                        os.unlink(path)
+                except OSError:
+                    pass
 
 
 def open_up(spec: dict[str, Any], host: dict[str, Any]) -> None:

@@ -44,6 +44,10 @@ def clean(container: record.Container) -> None:
         state.unpin(f"{state.root()}/layers/{chain}", container.id)
     if not container.config:
         forget_claims(container.id)
+    if "IDMappings" in container.config.get("HostConfig", ()):
+        from minirt.containers import remap
+
+        remap.release(container)
     empty_trash(container.id)
     try:
         # The lock goes last; what a killed monitor was still writing (running.json.PID.tmp) goes too.
