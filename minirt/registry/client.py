@@ -41,7 +41,7 @@ CHAPTER = 14
 ACCEPT = ", ".join((*documents.INDEX_TYPES, *documents.MANIFEST_TYPES))
 
 LARGEST_MANIFEST = 4 << 20  # bytes (spec.md, "Pushing Manifests", lets a registry refuse more)
-PIECE = 1 << 20             # bytes of a blob at a time
+PIECE = 1 << 17             # bytes of a blob at a time: what is lost at most when a connection breaks
 _TIMEOUT = (15, 60)         # seconds to connect, and without a byte
 _TRIES = 5                  # of a request that the registry wants later
 _LONGEST_WAIT = 60          # seconds between two of them

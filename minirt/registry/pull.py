@@ -67,6 +67,7 @@ def find(registry: Registry, repository: str, name: str, platform: str = "") -> 
     def document(descriptor: dict[str, Any]) -> dict[str, Any]:
         digest = descriptor["digest"]
         if digest not in read:
+            reference.check_digest(digest)  # it becomes a part of an address
             read[digest] = registry.manifest(repository, digest)
         return images_of(read[digest].document)
 
@@ -78,9 +79,12 @@ def find(registry: Registry, repository: str, name: str, platform: str = "") -> 
 def images_of(document: dict[str, Any]) -> dict[str, Any]:
     """An index without the entries that are no images: one with the annotation `vnd.docker.reference.type` tells about
     another entry, as who built it and from what. A manifest stays as it is. Source: BuildKit, "Attestation storage"."""
-    if not isinstance(document.get("manifests"), list):
+    if "manifests" not in document:
         return document
-    entries = [each for each in document["manifests"] if ATTESTATION not in (each.get("annotations") or {})]
+    entries = document["manifests"] or []
+    if not all(isinstance(each, dict) and isinstance(each.get("digest"), str) for each in entries):
+        raise BadInputError("the registry answers with what is no index of images")
+    entries = [each for each in entries if ATTESTATION not in (each.get("annotations") or {})]
     return {**document, "manifests": entries}
 
 
