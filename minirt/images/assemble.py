@@ -119,12 +119,10 @@ class Parts:
         """The config and the manifest as blobs, and the descriptor of the manifest for the index."""
         content = self.image.manifest
         if not content:
-            content = state.dumps({
-                "schemaVersion": 2, "mediaType": documents.MANIFEST_TYPE,
-                "config": {"mediaType": documents.CONFIG_TYPE, "digest": self.id, "size": len(self.image.config)},
-                "layers": [{"mediaType": each.media_type(), "digest": each.digest, "size": each.size}
-                           for each in self.image.layers],
-            }).encode()
+            layers = [{"mediaType": each.media_type(), "digest": each.digest, "size": each.size}
+                      for each in self.image.layers]
+            config = blobs.descriptor(documents.CONFIG_TYPE, self.image.config)
+            content = state.dumps(documents.assemble(config, layers)).encode()
         self.descriptor = blobs.descriptor(self.image.media_type, content)
         if self.image.annotations:
             self.descriptor["annotations"] = self.image.annotations
