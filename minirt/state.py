@@ -55,7 +55,8 @@ def root() -> str:
     `MINIRT_ROOT`, else /var/lib/minirt for root and `XDG_DATA_HOME`/minirt for anybody else.
     """
     path = _root_path()
-    os.makedirs(path, 0o711, exist_ok=True)
+    if not os.path.isdir(path):
+        os.makedirs(path, 0o711, exist_ok=True)
     return path
 
 
@@ -80,7 +81,8 @@ def run_root() -> str:
             os.mkdir(base, 0o700)
         if os.lstat(base).st_uid != os.geteuid():
             raise PermissionError(1, "it belongs to somebody else: set XDG_RUNTIME_DIR", base)
-    os.makedirs(path, 0o711, exist_ok=True)
+    if not os.path.isdir(path):
+        os.makedirs(path, 0o711, exist_ok=True)
     return path
 
 

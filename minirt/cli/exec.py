@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from minirt.cli import explain
 from minirt.cli.options import Command, Option, Options
-from minirt.cli.start import KEYS
 from minirt.containers import record
+
+
+def keys(text: str) -> str:
+    """`--detach-keys`, of `exec`, `start` and `attach`."""
+    from minirt.containers import values
+
+    return values.keys(text)
+
+
+KEYS = Option("detach-keys", "string", "Override the key sequence for detaching a container", check=keys)
 
 
 def run(options: Options) -> int:

@@ -6,18 +6,10 @@ import os
 
 from minirt.cli import explain
 from minirt.cli import format as formats
+from minirt.cli.exec import KEYS
 from minirt.cli.options import PROGRAM, Command, Option, Options
 from minirt.containers import client, record
 from minirt.errors import ConflictError, MinirtError
-
-
-def _keys(text: str) -> str:
-    from minirt.containers import values
-
-    return values.keys(text)
-
-
-KEYS = Option("detach-keys", "string", "Override the key sequence for detaching a container", check=_keys)
 
 
 def start(options: Options) -> int:
