@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from chapters import contents, judge, pages, skeleton, tree, use
+from chapters import classroom, contents, judge, pages, skeleton, tree, use
 from chapters.contents import Chapter, Exercise
 from chapters.judge import Verdict
 from chapters.workspace import WorkshopError, Workspace
@@ -109,7 +109,9 @@ def check(options: argparse.Namespace) -> int:
     if chapter.exercises:
         workspace.require(chapter)
     workspace.make_current(chapter)
-    return 0 if _check(chapter, workspace, options.details) else 1
+    passed = _check(chapter, workspace, options.details)
+    _tell_classroom(options, workspace)
+    return 0 if passed else 1
 
 
 def watch(options: argparse.Namespace) -> int:
@@ -125,7 +127,9 @@ def watch(options: argparse.Namespace) -> int:
             if now != seen:
                 if sys.stdout.isatty():
                     print("\x1b[2J\x1b[H", end="")
-                if _check(chapter, workspace):
+                passed = _check(chapter, workspace)
+                _tell_classroom(options, workspace)
+                if passed:
                     return 0
                 print("\n(watching; save the file and it is checked again; Ctrl-C ends this)", flush=True)
                 seen = now
@@ -133,6 +137,11 @@ def watch(options: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print()
         return 130
+
+
+def _tell_classroom(options: argparse.Namespace, workspace: Workspace) -> None:
+    if options.join:
+        print(classroom.join(options.join, options.name, workspace))
 
 
 def _check(chapter: Chapter, workspace: Workspace, details: bool = False) -> bool:
@@ -304,6 +313,11 @@ def _in_cage(*module: str) -> int:
     return subprocess.run(command, cwd=contents.ROOT, check=False).returncode
 
 
+def serve(options: argparse.Namespace) -> int:
+    """Be the classroom, until Ctrl-C."""
+    return classroom.serve(options.addr, options.root, options.image)
+
+
 def use_workspace(options: argparse.Namespace) -> int:
     """Let the real minirt run the workspace's modules."""
     workspace = Workspace(options.workspace)
@@ -421,7 +435,12 @@ def parser() -> argparse.ArgumentParser:
     added = command("check", check, "judge what you have written, function by function")
     chapter(added)
     added.add_argument("--details", action="store_true", help="the failing test too, as pytest shows it")
-    chapter(command("watch", watch, "check again whenever you save, until all is right"))
+    watching = command("watch", watch, "check again whenever you save, until all is right")
+    chapter(watching)
+    for each in (added, watching):
+        text = "show your name and what you have solved, and nothing else, on the page of this classroom"
+        each.add_argument("--join", default="", metavar="URL", help=text)
+        each.add_argument("--as", dest="name", default="", metavar="NAME", help="by this name (default: your user's)")
     for added in [
         command("hint", hint, "one hint more"),
         command("solution", solution, "the book's own function"),
@@ -443,6 +462,11 @@ def parser() -> argparse.ArgumentParser:
     added = command("use", use_workspace, "let the real minirt run your functions")
     added.add_argument("chapters", type=int, nargs="*", metavar="N", help="only those of these chapters")
     command("leave", leave, "let the real minirt run its own functions again")
+    added = command("serve", serve, "be the classroom: the lesson's registry, and a page with everyone's chapter")
+    added.add_argument("--addr", default="127.0.0.1:5000", metavar="HOST:PORT", help="listen there (127.0.0.1:5000)")
+    added.add_argument("--root", type=_directory, metavar="DIR", help="keep everything there")
+    text = "offer the images of this archive (minirt save, docker save); may be repeated"
+    added.add_argument("--image", type=_directory, action="append", default=[], metavar="ARCHIVE", help=text)
     added = command("tree", write_tree, "write the repository as it stands at a chapter")
     chapter(added, needed=True)
     added.add_argument("directory", type=_directory, metavar="DIR", help="a new or empty directory")
