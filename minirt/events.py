@@ -32,15 +32,45 @@ def append(kind: str, action: str, identifier: str, attributes: dict[str, str] |
         os.close(descriptor)
 
 
-def read() -> Iterator[dict[str, Any]]:
-    """The events, oldest first; a line cut short by a crash is passed over."""
-    for name in ("events.log.1", "events.log"):
-        try:
-            lines = state.read_file(f"{state.root()}/{name}").splitlines()
-        except FileNotFoundError:
-            continue
-        for line in lines:
+class Reader:
+    """Reads the log on from where it stopped."""
+
+    def __init__(self) -> None:
+        self._file, self._rest = -1, b""
+
+    def read(self) -> Iterator[dict[str, Any]]:
+        """The events since the last call, oldest first; a line cut short by a crash is passed over."""
+        if self._file < 0:
+            yield from self._read(self._open(".1"), last=True)
+        while True:
+            if self._file < 0:
+                self._file = self._open("")
+                if self._file < 0:
+                    return
             try:
-                yield state.loads(line)
-            except ValueError:
-                continue
+                replaced = os.stat(f"{state.root()}/events.log").st_ino != os.fstat(self._file).st_ino
+            except FileNotFoundError:
+                replaced = False
+            yield from self._read(self._file, last=replaced)
+            if not replaced:
+                return
+            self._file = -1
+
+    def _open(self, suffix: str) -> int:
+        try:
+            return os.open(f"{state.root()}/events.log{suffix}", os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return -1
+
+    def _read(self, descriptor: int, last: bool) -> Iterator[dict[str, Any]]:
+        """What is new behind a descriptor, -1 for none; `last`: closes it."""
+        while descriptor >= 0 and (data := os.read(descriptor, 1 << 16)):
+            *lines, self._rest = (self._rest + data).split(b"\n")
+            for line in lines:
+                try:
+                    yield state.loads(line)
+                except ValueError:
+                    continue
+        if last and descriptor >= 0:
+            os.close(descriptor)
+            self._rest = b""

@@ -37,6 +37,7 @@ MODULES = {
     "unpause": "minirt.cli.containers",
     "rename": "minirt.cli.containers",
     "diff": "minirt.cli.containers",
+    "events": "minirt.cli.events",
     "top": "minirt.cli.containers",
     "container prune": "minirt.cli.containers",
     "inspect": "minirt.cli.inspect",
@@ -105,7 +106,7 @@ GROUPS: dict[str, tuple[str, dict[str, str]]] = {
     ),
     "system": (
         "Manage what minirt keeps on the disk",
-        {"check": "system check", "df": "system df", "prune": "system prune"},
+        {"check": "system check", "df": "system df", "events": "events", "prune": "system prune"},
     ),
     "registry": (
         "Serve images to others",
@@ -143,6 +144,7 @@ SUMMARIES: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
             ("inspect", "Return low-level information on containers and images"),
             ("kill", "Kill one or more running containers"),
             ("logs", "Fetch the logs of a container"),
+            ("events", "Get real time events from the server"),
             ("pause", "Pause all processes within one or more containers"),
             ("rename", "Rename a container"),
             ("restart", "Restart one or more containers"),

@@ -60,6 +60,7 @@ def make(asked: Mapping[str, Any], arguments: Sequence[str], id: str = "") -> re
         pin(container)
         if lock:
             container.save()
+            container.tell("create")
     except BaseException:
         from minirt.containers import remove
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import select
 
+from minirt import state
 from minirt.cgroups import tree
 from minirt.containers import powers, record, specify, stop, streams
 from minirt.containers.client import KEYS
@@ -74,6 +75,9 @@ def execute(
     if pipes:
         stdio = (pipes[0][0] if interactive else null, pipes[1][1], pipes[2][1])
     handle = join.prepare(target, specification(container, asked, command), stdio, group)
+    id = state.new_id()  # the rest of it is told while the process gets behind the walls
+    for action in ("exec_create", "exec_start"):
+        container.tell(f"{action}: {command[0]} {' '.join(command[1:])}", execID=id)
     for descriptor in {*stdio, *([pipes[0][0]] if pipes else [])}:
         os.close(descriptor)
     try:
@@ -87,10 +91,14 @@ def execute(
     if asked["detach"]:
         return 0
     if tty:
-        return Copy(handle, handle.master if interactive else -1, [(handle.master, 1)], interactive, keys).run()
-    if not interactive:
-        os.close(pipes[0][1])
-    return Copy(handle, pipes[0][1] if interactive else -1, [(pipes[1][0], 1), (pipes[2][0], 2)], False, keys).run()
+        copy = Copy(handle, handle.master if interactive else -1, [(handle.master, 1)], interactive, keys)
+    else:
+        if not interactive:
+            os.close(pipes[0][1])
+        copy = Copy(handle, pipes[0][1] if interactive else -1, [(pipes[1][0], 1), (pipes[2][0], 2)], False, keys)
+    code = copy.run()
+    container.tell("exec_die", execID=id, exitCode=code)
+    return code
 
 
 class Copy:

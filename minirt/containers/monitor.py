@@ -143,6 +143,7 @@ class Monitor:
             self.record_process()
         if trace.enabled():
             self.let_narrate(first)
+        self.container.tell("start")
         first.say({"started": self.container.id})
         for message in self.early:
             self.obey(first, message)
@@ -181,6 +182,10 @@ class Monitor:
         self.container.config["Started"] = state.now()
         self.container.save(sync=not self.removes)
         self.record_process()
+        if self.fresh:
+            self.container.tell("create")
+        if not self.detached:
+            self.container.tell("attach")
 
     def record_process(self) -> None:
         """Writes what runs: who watches, the first process, its cgroup."""
@@ -453,6 +458,7 @@ class Monitor:
         if "signal" in message:
             try:
                 process.send_signal(self.handle.pidfd, message["signal"])
+                self.container.tell("kill", signal=message["signal"])
             except OSError:
                 pass  # it is dead already, and the pidfd will say so
         elif "size" in message and self.handle.master >= 0:
@@ -461,6 +467,8 @@ class Monitor:
             terminal.resize(self.handle.master, *message["size"])
         elif "raw" in message:
             peer.terminal = message["raw"]
+        elif "name" in message:
+            self.container.config["Name"] = message["name"]
         elif "remove" in message:
             self.removes = True  # from now on as with --rm
         elif "leave" in message:
@@ -512,6 +520,7 @@ class Monitor:
         for message in peer.ear.take(data):
             if "attach" in message and len(fds) == 3:
                 self.attach(peer, tuple(message["attach"]), message["keys"], tuple(fds))
+                self.container.tell("attach")
                 peer.say({"started": self.container.id})
             else:
                 self.obey(peer, message)
@@ -534,11 +543,16 @@ class Monitor:
                 self.drain(enough=self.ends.FULL)
         if self.host["PidMode"]:
             self.group.kill()  # without a pid namespace of its own the others did not die with the first
+        out_of_memory = bool(self.group.oom_kills())
+        if out_of_memory:
+            self.container.tell("oom")
+        lasted = state.parse_time(state.now()) - state.parse_time(self.container.config["Started"])
+        self.container.tell("die", exitCode=code, execDuration=int(lasted))
         if self.removes:
             remove.vanish(self.container)
         else:
             try:
-                self.write_outcome("exited", code, "", bool(self.group.oom_kills()))
+                self.write_outcome("exited", code, "", out_of_memory)
             except OSError:
                 pass  # a full disk: the client is told all the same, and the next command repairs the record
         self.drain(enough=0)

@@ -5,7 +5,8 @@ Messages are JSON, one a line, on two pipes (the command that forked the monitor
 From the client: `{"begin": CONFIGURATION}`, once, from the command that forked it; `{"signal": N}` for the
 container; `{"size": [ROWS, COLUMNS]}` of its terminal; `{"raw": SETTINGS}`: it made its terminal raw, and these
 were the settings before; `{"go": 1}`: it has told the narration; `{"leave": 1}`. On a socket first `{"attach":
-[STDIN, STDOUT, STDERR]}` with that many descriptors, or `{"wait": 1}`, or `{"remove": 1}`: remove it at its end.
+[STDIN, STDOUT, STDERR]}` with that many descriptors, or `{"wait": 1}`, or `{"remove": 1}`: remove it at its end,
+or `{"name": NAME}`: it has a new one.
 
 From the monitor: `{"error": SENTENCE, "code": N}`; `{"walls": 1}`: tell the narration now;
 `{"started": ID}`; `{"left": 1}`: the user detached; `{"broken": N}`: nobody reads that output of its any more;

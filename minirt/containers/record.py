@@ -79,6 +79,19 @@ class Container:
         """Writes the configuration; with `sync` it is on the disk when this returns."""
         state.write_json(f"{self.directory}/config.json", self.config, sync=sync)
 
+    def tell(self, action: str, **more: object) -> None:
+        """Adds an event of this container to the log that `events` shows: `action` in Docker's words, with image, name,
+        labels and `more`. A log that cannot be written stops nobody.
+        """
+        from minirt import events
+
+        config = self.config.get("Config", {})
+        about = {**config.get("Labels", {}), "image": config.get("Image", ""), "name": self.name}
+        try:
+            events.append("container", action, self.id, {**about, **{key: str(value) for key, value in more.items()}})
+        except OSError:
+            pass
+
     def running(self) -> dict[str, Any] | None:
         """What the monitor wrote about the run that is (or was) under way, or None."""
         return _read(f"{self.run_directory}/running.json")

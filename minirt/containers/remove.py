@@ -49,6 +49,8 @@ def clean(container: record.Container) -> None:
 
         remap.release(container)
     empty_trash(container.id)
+    if container.config:
+        container.tell("destroy")
     try:
         # The lock goes last; what a killed monitor was still writing (running.json.PID.tmp) goes too.
         for name in sorted(os.listdir(container.run_directory), key="lock".__eq__):

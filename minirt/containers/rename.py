@@ -5,6 +5,8 @@ Killed in between, the container has the name that its configuration says, and t
 
 from __future__ import annotations
 
+import os
+
 from minirt.containers import record
 from minirt.errors import MinirtError
 
@@ -24,3 +26,10 @@ def rename(container: record.Container, name: str) -> None:
     container.config["Name"] = name
     container.save()
     record.release_name(old, container.id)
+    container.tell("rename", oldName=f"/{old}")
+    if record.derive(container).alive:
+        from minirt.containers import client
+
+        channel = client.connect(container, {"name": name}, ())  # its monitor has read the configuration long ago
+        if channel >= 0:
+            os.close(channel)

@@ -67,6 +67,7 @@ def repair(container: record.Container, removing: bool = False) -> None:
         "code": record.LOST,
         "error": "the monitor of the container was lost",
     }
+    container.tell("die", exitCode=record.LOST)
     if not removing:
         state.write_json(f"{container.directory}/outcome.json", end)
     for name in ("running.json", "socket"):

@@ -67,13 +67,15 @@ def stop(container: record.Container, timeout: int | None = None, signal: str = 
 class Ending:
     """A container that was asked to end. Several may be asked, one after the other, before the first is waited for.
 
-    `remove`: its monitor shall remove it at its end. The other arguments are those of `stop`.
+    `remove`: its monitor shall remove it at its end. `killed`: this is no stop, for those who watch events. The other
+    arguments are those of `stop`.
     """
 
-    __slots__ = ("_container", "_deadline", "_ear", "_pidfd", "_remove")
+    __slots__ = ("_container", "_deadline", "_ear", "_killed", "_pidfd", "_remove")
 
     def __init__(
-        self, container: record.Container, signal: str = "", timeout: int | None = None, remove: bool = False
+        self, container: record.Container, signal: str = "", timeout: int | None = None, remove: bool = False,
+        killed: bool = False,
     ) -> None:
         from minirt.containers import client
         from minirt.containers.peer import Ear
@@ -83,7 +85,7 @@ class Ending:
         number = signals.number(signal or config["StopSignal"] or "TERM")
         if timeout is None:
             timeout = GRACE if config["StopTimeout"] is None else config["StopTimeout"]
-        self._container, self._remove = container, remove
+        self._container, self._remove, self._killed = container, remove, killed
         self._ear: Ear | None = None
         self._pidfd = open_process(container)
         self._deadline = time.monotonic() + timeout if timeout >= 0 else None
@@ -93,6 +95,7 @@ class Ending:
             if record.derive(container).status == "paused":
                 pause(container, False)
             send(self._pidfd, number)
+            container.tell("kill", signal=number)
 
     def wait(self) -> bool:
         """Waits for the end, kills when the time is up. Returns whether the container is gone altogether, which it is
@@ -101,6 +104,7 @@ class Ending:
             left = -1 if self._deadline is None else max(0.0, self._deadline - time.monotonic())
             if not wait_for(self._pidfd, left):
                 send(self._pidfd, KILL)
+                self._container.tell("kill", signal=KILL)
                 wait_for(self._pidfd, -1)
             os.close(self._pidfd)
         told = False
@@ -112,6 +116,8 @@ class Ending:
             os.close(self._ear.descriptor)
         if not told:
             settle(self._container)
+        if self._pidfd >= 0 and not (self._remove or self._killed):
+            self._container.tell("stop")
         return self._remove and not os.path.isdir(self._container.directory)
 
 
@@ -125,9 +131,10 @@ def kill(container: record.Container, signal: str = "KILL") -> None:
         settle(container)
         raise not_running(container, "kill")
     if number == KILL:
-        Ending(container, signal, -1).wait()
+        Ending(container, signal, -1, killed=True).wait()
     else:
         send(pidfd, number)
+        container.tell("kill", signal=number)
     os.close(pidfd)
 
 
@@ -169,3 +176,4 @@ def pause(container: record.Container, frozen: bool) -> None:
     tree.group(container.group_name).freeze(frozen)
     running["paused"] = frozen
     state.write_json(f"{container.run_directory}/running.json", running, sync=False)
+    container.tell(doing)
