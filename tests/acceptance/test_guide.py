@@ -16,10 +16,12 @@ import pty
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from minirt.registry import hosts
+from tests import standin
 
 ROOT = Path(__file__).resolve().parents[2]
 BEGIN, END = "<!-- what works -->", "<!-- /what works -->"
@@ -27,6 +29,7 @@ INTRODUCTION = """\
 The command lines of a beginner's guide to Docker, with `docker` read as `minirt`. A test executes each that works, and
 hears of each other which chapter will bring it; this table is made from its list."""
 PUSHED = "^latest: digest: sha256:[0-9a-f]{64} size: "
+ADA = "ada:$2y$05$abcdefghijklmnopqrstuuugyJgZetmHGvxwCJ1rpgM8bgT8KJ8.i\n"  # password: lovelace
 IDLE = "sleep"  # the container that is listed, stopped, killed and removed runs this
 
 
@@ -189,39 +192,14 @@ def on_a_terminal(text: str, answers: tuple[str, ...]) -> subprocess.CompletedPr
     return subprocess.CompletedProcess(text, status, said.decode().replace("\r\n", "\n"), "")
 
 
-@contextlib.contextmanager
-def hub(place: Path) -> Iterator[None]:
-    """A registry on this cage's loopback that is found where Docker Hub is, so that names without a host lead to it:
-    its address in /etc/hosts, its authority in certs.d, and its one user."""
-    from minirt.registry import hosts
-
-    certificate, key, users = place / "hub.crt", place / "hub.key", place / "users"
-    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj",
-                    f"/CN={hosts.HUB}", "-addext", f"subjectAltName=DNS:{hosts.HUB}", "-keyout", key, "-out",
-                    certificate], check=True, capture_output=True)
-    trusted = Path("/etc/docker/certs.d", hosts.HUB)
-    trusted.mkdir(parents=True, exist_ok=True)
-    (trusted / "ca.crt").write_bytes(certificate.read_bytes())
-    with open("/etc/hosts", "a") as names:
-        names.write(f"127.0.0.1 {hosts.HUB}\n")
-    users.write_text("ada:$2y$05$abcdefghijklmnopqrstuuugyJgZetmHGvxwCJ1rpgM8bgT8KJ8.i\n")
-    command = [sys.executable, "-m", "minirt", "registry", "serve", "--addr", "127.0.0.1:443", "--root", place / "hub",
-               "--tls-cert", certificate, "--tls-key", key, "--auth", users]
-    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as server:
-        try:
-            assert server.stderr and "serving" in server.stderr.readline()
-            yield
-        finally:
-            server.terminate()
-
-
 @pytest.mark.caged
 @pytest.mark.limit(180)
 @pytest.mark.leaves("the guide does not tidy up")
 def test_the_guide_from_top_to_bottom(tmp_path: Path) -> None:
     make_images(tmp_path)
     running = "none"
-    with hub(tmp_path):
+    (tmp_path / "users").write_text(ADA)
+    with standin.standing_for([hosts.HUB], tmp_path, "--auth", str(tmp_path / "users")):
         for line in WORKING:
             for text in line.before:
                 done = typed(text.replace("@", running))
