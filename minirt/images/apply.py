@@ -39,8 +39,6 @@ _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _NODES = {changeset.CHARACTER: stat.S_IFCHR, changeset.BLOCK_DEVICE: stat.S_IFBLK, changeset.FIFO: stat.S_IFIFO}
 _HIGHEST_ID = (1 << 32) - 2   # -1 means "leave as it is" to chown(2)
 _MOST_OPEN = 512              # directories held open at a time
-# Private words of the host's own layers: what an archive says in them would be obeyed by the kernel.
-_PRIVATE_XATTRS = ("trusted.overlay.", "user.overlay.", "security.selinux")
 
 
 class Layer:
@@ -279,7 +277,7 @@ class Layer:
                 found.mode, found.mtime = stat.S_IMODE(status.st_mode), status.st_mtime_ns
                 found.uid, found.gid = status.st_uid, status.st_gid
                 found.xattrs = {name: os.getxattr(descriptor, name) for name in os.listxattr(descriptor)
-                                if not name.startswith(_PRIVATE_XATTRS)}
+                                if not name.startswith(changeset.PRIVATE_XATTRS)}
             finally:
                 os.close(descriptor)
             break
@@ -326,7 +324,7 @@ def _set_xattrs(target: int | bytes, xattrs: dict[str, bytes]) -> None:
     An attribute that this kind of file or file system cannot have is left out, as Docker does.
     """
     for name, value in xattrs.items():
-        if name.startswith(_PRIVATE_XATTRS):
+        if name.startswith(changeset.PRIVATE_XATTRS):
             continue
         try:
             if isinstance(target, int):

@@ -27,6 +27,10 @@ OPAQUE = b".wh..wh..opq"
 AUFS = b".wh..wh."
 PRESENT, GONE, ANEW, NOTHING = "present", "gone", "anew", "nothing"
 
+# Extended attributes that are private words of a machine's own layers: what an archive says in them would be obeyed by
+# the kernel.
+PRIVATE_XATTRS = ("trusted.overlay.", "user.overlay.", "security.selinux")
+
 
 class Entry:
     """One file of a layer.

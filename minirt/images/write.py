@@ -149,7 +149,7 @@ def _entry(name: bytes, path: bytes, status: os.stat_result, latest: int | None)
     entry.mtime = status.st_mtime_ns if latest is None else min(status.st_mtime_ns, latest * _SECOND)
     entry.xattrs = {each: os.getxattr(path, each, follow_symlinks=False)
                     for each in sorted(os.listxattr(path, follow_symlinks=False))
-                    if not each.startswith(("trusted.overlay.", "user.overlay.", "security.selinux"))}
+                    if not each.startswith(changeset.PRIVATE_XATTRS)}
     if entry.kind == changeset.REGULAR:
         entry.size = status.st_size
     elif entry.kind == changeset.SYMLINK:
