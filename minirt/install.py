@@ -44,6 +44,8 @@ PIECES = {
     "minirt.seccomp.compiler": ("minirt.seccomp.policy",),
     "minirt.cli.exec": ("minirt.containers.execute", "minirt.containers.values"),
 }
+# What `requests` consists of; isal inflates layers twice as fast, where somebody has installed it.
+LIBRARY = ("requests", "urllib3", "certifi", "idna", "charset_normalizer", "chardet", "isal")
 LAUNCHER = '''\
 #!{interpreter} -IS
 # minirt's launcher, made by `{made_by}`: the sources lie in {home}
@@ -240,6 +242,7 @@ def install_system(checkout: Path, prefix: Path) -> None:
         if str(other) not in before or other == home:
             shutil.rmtree(other)
     shutil.copytree(checkout / "minirt", home / "minirt", ignore=shutil.ignore_patterns("__pycache__"))
+    copy_library(checkout, home / "borrowed")
     for path in [home.parent, home, *home.rglob("*")]:
         path.chmod(0o755 if path.is_dir() else 0o644)
     compileall.compile_dir(home, quiet=1)
@@ -252,6 +255,22 @@ def install_system(checkout: Path, prefix: Path) -> None:
         _replace(completion, done.stdout, 0o644)
     sys.path.insert(0, str(home))
     _replace(page, manual().encode(), 0o644)
+
+
+def copy_library(checkout: Path, target: Path) -> None:
+    """Copy `requests`, and what it needs, from this interpreter or the checkout's environment to `target`, where only
+    what speaks with registries will look. Without it minirt works all the same, and says at a pull what is missing."""
+    version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
+    places = [sysconfig.get_path("purelib"), "/usr/lib/python3/dist-packages",
+              str(checkout / ".venv" / "lib" / version / "site-packages")]
+    source = next((Path(place) for place in places if (Path(place) / "requests" / "__init__.py").exists()), None)
+    if source is None:
+        print("pull, push and login will need Python's library requests: apt install python3-requests, or "
+              "dnf install python3-requests", file=sys.stderr)
+        return
+    for name in LIBRARY:
+        if (source / name).is_dir():
+            shutil.copytree(source / name, target / name, ignore=shutil.ignore_patterns("__pycache__"))
 
 
 def manual() -> str:

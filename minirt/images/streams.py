@@ -18,7 +18,7 @@ import queue
 import threading
 import zlib
 
-from minirt.errors import BadInputError, KernelError, MinirtError
+from minirt.errors import BadInputError, KernelError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def read_all(descriptor: int) -> Iterator[bytes]:
 def decompress(pieces: Iterator[bytes]) -> Iterator[bytes]:
     """What the pieces hold after decompression, by the kind that their beginning tells; as they are if it is none.
 
-    Raises BadInputError for damaged or truncated data, MinirtError when nothing here can read its kind.
+    Raises BadInputError for damaged or truncated data, MinirtError when this machine cannot read its kind.
     """
     kind, pieces = peek(pieces)
     return inflate(kind, pieces) if kind else pieces
@@ -158,8 +158,9 @@ def _decompressor(kind: str) -> tuple[Callable[[], Any], Any]:
 
         return lambda: _Buffered(zstd.ZstdDecompressor()), (zstd.ZstdError, EOFError)
     except ImportError:
-        raise MinirtError("the archive is compressed with zstd, which needs Python 3.14: "
-                          "decompress it first (zstd -d FILE)") from None
+        from minirt.images import zstd as ours
+
+        return lambda: _Buffered(ours.Decompressor()), (ours.ZstdError, EOFError)
 
 
 class Digest:

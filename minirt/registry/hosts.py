@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import ssl
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -34,6 +35,8 @@ from minirt.registry.client import Registry, RegistryError
 HUB = "registry-1.docker.io"
 HUB_KEY = "https://index.docker.io/v1/"  # where Docker keeps the Hub's credentials
 AGENT = "minirt"
+_AUTHORITIES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem",
+                "/etc/ssl/cert.pem")
 _CERTIFICATES = ("/etc/minirt/certs.d", "/etc/docker/certs.d")
 
 
@@ -95,7 +98,7 @@ def _networks(listed: list[str]) -> list[ipaddress.IPv4Network | ipaddress.IPv6N
 
 
 def certificates(host: str) -> tuple[str, tuple[str, str] | None]:
-    """(a file of authorities to trust for HOST[:PORT], "" for the system's; the files of our own certificate and its
+    """(a file of authorities to trust for HOST[:PORT], besides the system's; the files of our own certificate and its
     key, None for none), from the first directory that there is."""
     for base in _CERTIFICATES:
         place = f"{base}/{host}"
@@ -106,12 +109,19 @@ def certificates(host: str) -> tuple[str, tuple[str, str] | None]:
         ours = next((f"{place}/{name}" for name in names if name.endswith(".cert")), "")
         if ours and not os.path.exists(ours[:-5] + ".key"):
             raise BadInputError(f"missing key {ours[:-5]}.key for client certificate {ours}")
-        return _together(authorities), (ours, ours[:-5] + ".key") if ours else None
-    return "", None
+        return _together(_system(), *authorities), (ours, ours[:-5] + ".key") if ours else None
+    return _system(), None
 
 
-def _together(files: list[str]) -> str:
+def _system() -> str:
+    """The file with the authorities that this machine trusts, "" for those that `requests` brings."""
+    paths = [os.environ.get("SSL_CERT_FILE", ""), ssl.get_default_verify_paths().cafile or "", *_AUTHORITIES]
+    return next((path for path in paths if path and os.path.exists(path)), "")
+
+
+def _together(*files: str) -> str:
     """One file with the certificates of several; it vanishes with this process."""
+    files = tuple(filter(None, files))
     if len(files) < 2:
         return files[0] if files else ""
     descriptor = os.memfd_create("authorities", os.MFD_CLOEXEC)
@@ -134,7 +144,7 @@ class Session(requests.Session):
         """What `requests` asks before each request."""
         host = urlsplit(url).netloc.rpartition("@")[2]
         authorities, ours = certificates(host)
-        trusted: bool | str = authorities or not insecure(host, self._insecure)
+        trusted: bool | str = False if insecure(host, self._insecure) else authorities or True
         return {"proxies": get_environ_proxies(url), "stream": stream, "verify": trusted, "cert": ours}
 
 

@@ -33,6 +33,6 @@ def _places() -> list[str]:
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     here = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     return [path for path in (
-        f"{here}/requests", f"{sys.prefix}/lib/{version}/site-packages", "/usr/lib/python3/dist-packages",
+        f"{here}/borrowed", f"{sys.prefix}/lib/{version}/site-packages", "/usr/lib/python3/dist-packages",
         f"/usr/lib/{version}/site-packages", f"/usr/local/lib/{version}/dist-packages",
     ) if os.path.isdir(path)]
