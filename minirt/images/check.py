@@ -236,6 +236,8 @@ class _Judge:
         for name in sorted(self._names("layers") & chains):
             place = f"{self.root}/layers/{name}"
             for pin in sorted(self._names(f"layers/{name}/pins") - set(state.pins(place))):
+                if pin.startswith(store.PENDING):
+                    continue  # a command that has just ended, or was killed: the next collection takes it
                 self._say(f"the layer {name} is pinned by {pin}, which is gone", partial(state.unpin, place, pin))
         for name in sorted(store.dead()):
             self._say(f"pending/{name} was left by a command that is gone")

@@ -55,18 +55,20 @@ class Place:
         self.making: set[str] = set()  # the chains that this command is unpacking
 
     def unpacked(self, chain: str) -> bool:
-        """Whether the store has the layer unpacked."""
-        return os.path.exists(f"{self.root}/layers/{chain}/layer.json")
+        """Whether the store has the layer unpacked; then it stays until this work is done."""
+        return self.work.keep(chain)
 
     def made(self, chain: str) -> bool:
         """Whether it is unpacked in `work`."""
         return os.path.exists(f"{self.work.path}/{chain}/layer.json")
 
     def blob(self, digest: str) -> str:
-        """The path of a blob, "" when neither has it."""
-        name = digest.removeprefix("sha256:")
-        paths = f"{self.work.path}/blobs/{name}", f"{self.root}/images/blobs/sha256/{name}"
-        return next((path for path in paths if name and os.path.exists(path)), "")
+        """The path of a blob, "" when neither has it; that of the store stays until this work is done."""
+        if not digest:
+            return ""
+        self.work.handle(digest)
+        path = f"{self.work.path}/blobs/{digest.removeprefix('sha256:')}"
+        return path if os.path.exists(path) else ""
 
 
 class Below:

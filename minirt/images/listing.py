@@ -52,13 +52,18 @@ class Stored:
             except BadInputError:  # another tool's idea of a name
                 rows.append((name, "", descriptor["digest"]))
                 continue
-            rows.append((parsed.repository if parsed else "", parsed.tag if parsed else "", descriptor["digest"]))
+            digest = lookup.digest_of(descriptor)
+            rows.append((parsed.repository if parsed else "", parsed.tag if parsed else "", digest))
         return sorted(rows)
 
 
 def images() -> list[Stored]:
     """Every image of the store, the newest first. Leftovers of a killed command are swept on the way."""
     store.sweep()
+    return lookup.steady(_images)
+
+
+def _images() -> list[Stored]:
     grouped: dict[str, list[dict[str, Any]]] = {}
     for descriptor in lookup.read_index()["manifests"]:
         try:
@@ -71,6 +76,10 @@ def images() -> list[Stored]:
 
 def get(name: str) -> Stored:
     """The image that `name` means, as `lookup.resolve` understands it. Raises NotFoundError."""
+    return lookup.steady(lambda: _get(name))
+
+
+def _get(name: str) -> Stored:
     identifier, _ = lookup.resolve(name)
     index = lookup.read_index()
     found = [each for each in index["manifests"] if leads_to(each, identifier)]

@@ -21,9 +21,12 @@ from minirt.images import blobs, documents, reference
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from typing import Any
+    from collections.abc import Callable, Iterator
+    from typing import Any, TypeVar
 
+    Found = TypeVar("Found")
+
+PULLED = "minirt.pulled"  # annotation of index.json: REPOSITORY@DIGEST of the image index that it was pulled by
 _HEX = frozenset("0123456789abcdef")
 
 
@@ -50,6 +53,10 @@ def find(name: str) -> Image:
     Raises NotFoundError with Docker's sentence, BadInputError when it can be no name at all, or when the store is
     damaged.
     """
+    return steady(lambda: _find(name))
+
+
+def _find(name: str) -> Image:
     identifier, full = resolve(name)
     try:
         record = state.read_json(f"{state.root()}/chains/{identifier.removeprefix('sha256:')}")
@@ -59,6 +66,27 @@ def find(name: str) -> Image:
 
         record = unpack_stored(identifier)
     return Image(identifier, full, read_blob(identifier), record["chains"])
+
+
+def steady(look: Callable[[], Found]) -> Found:
+    """What `look` finds. It reads the store without a lock: when it fails since another command changed the index at
+    the same moment, it looks again."""
+    while True:
+        before = _version()
+        try:
+            return look()
+        except (BadInputError, FileNotFoundError):
+            if _version() == before:
+                raise
+
+
+def _version() -> tuple[int, int]:
+    """What differs after each change of the index, which is replaced whole."""
+    try:
+        status = os.stat(f"{state.root()}/images/index.json")
+    except FileNotFoundError:
+        return (0, 0)
+    return (status.st_ino, status.st_mtime_ns)
 
 
 def resolve(name: str) -> tuple[str, str]:
@@ -94,7 +122,14 @@ def matches(descriptor: dict[str, Any], wanted: reference.Reference) -> bool:
     repository, at, _ = full.partition("@")
     if not at:
         repository = full.rpartition(":")[0]
-    return descriptor["digest"] == wanted.digest and repository == wanted.repository
+    return wanted.digest in (descriptor["digest"], digest_of(descriptor)) and repository == wanted.repository
+
+
+def digest_of(descriptor: dict[str, Any]) -> str:
+    """The digest under which a registry has what a descriptor of index.json means: of the index by which it was pulled
+    there under its present name, else its own."""
+    source, _, digest = str((descriptor.get("annotations") or {}).get(PULLED, "")).partition("@")
+    return digest if digest and name_of(descriptor).startswith((source + ":", source + "@")) else str(descriptor["digest"])
 
 
 def name_of(descriptor: dict[str, Any]) -> str:

@@ -9,6 +9,9 @@
 A *chain id* names a layer together with all below it: the same archive unpacked on other layers is another directory
 (what a left-out parent directory looks like depends on what is below).
 
+Who reads a blob for a while gives it a second name in pending/WORK/blobs; who needs a layer pins it, a container with
+its own directory, a command with pending/WORK. A pin that leads nowhere is void.
+
 How a killed command loses nothing and leaves nothing: new things are made below pending/ and moved to their places
 under the store's lock; the index, replaced last and whole, is what makes an image exist. A directory of pending/ whose
 lock is free belongs to nobody alive: the next command that changes something throws it away, with every layer that no
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
 
 LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 _LOCK = "pending-"  # in the run directory: pending-WORK.lock
+PENDING = "pending-"  # layers/CHAIN/pins/pending-WORK: a command uses it, not a container
 _DEAD = "dead-"  # layers/dead-CHAIN: about to be removed
 
 
@@ -68,6 +72,7 @@ class Work:
         self.name = os.urandom(8).hex()
         self.path = f"{self.root}/pending/{self.name}"
         self._lock = state.Lock(_work_lock(self.name))
+        self._pinned: set[str] = set()
 
     def __enter__(self) -> Work:
         self._lock.acquire()
@@ -76,17 +81,34 @@ class Work:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         try:
+            for name in os.listdir(f"{self.root}/layers"):  # all: processes of this work may have pinned others
+                state.unpin(f"{self.root}/layers/{name}", PENDING + self.name)
+                state.unpin(f"{self.root}/layers/{name.removeprefix(_DEAD)}", PENDING + self.name)
             remove_path(f"{self.root}/pending", self.name)
         finally:
             _unlink(_work_lock(self.name))
             self._lock.release()
 
     def handle(self, digest: str) -> None:
-        """Say that the blob of the store with that digest is being handled: judged by `collect`, now or later."""
+        """Say that the blob of the store with that digest is being handled: its bytes stay as long as this work, and
+        `collect` judges it, now or later."""
         try:
             os.link(lookup.blob_path(digest), f"{self.path}/blobs/{digest.partition(':')[2]}")
         except (FileExistsError, FileNotFoundError):
             pass
+
+    def keep(self, chain: str) -> bool:
+        """Whether the store has that layer unpacked; if so, it stays as long as this work, by a pin of its own."""
+        place = f"{self.root}/layers/{chain}"
+        if chain not in self._pinned and os.path.exists(f"{place}/layer.json"):
+            try:
+                os.symlink(f"../../../pending/{self.name}", f"{place}/pins/{PENDING}{self.name}")
+                self._pinned.add(chain)
+            except FileExistsError:
+                pass
+            except FileNotFoundError:  # it is being removed at this moment
+                return False
+        return os.path.exists(f"{place}/layer.json")
 
 
 def _work_lock(name: str) -> str:
@@ -172,6 +194,8 @@ def collect(work: Work | None = None) -> list[str]:
     for name in gone:
         remove_path(f"{root}/pending", name)
         _unlink(_work_lock(name))
+    for layer in os.listdir(f"{root}/layers"):
+        _drop_void_pins(f"{root}/layers/{layer}")
     for name in os.listdir(f"{root}/images"):
         if name.endswith(".tmp"):
             _unlink(f"{root}/images/{name}")
@@ -259,6 +283,16 @@ def _parent(root: str, chain: str) -> str:
         except (OSError, ValueError, KeyError):
             continue
     return ""
+
+
+def _drop_void_pins(layer: str) -> None:
+    try:
+        names = os.listdir(f"{layer}/pins")
+    except FileNotFoundError:
+        return
+    for name in names:
+        if not os.path.exists(f"{layer}/pins/{name}"):
+            _unlink(f"{layer}/pins/{name}")
 
 
 def _judge_blobs(root: str, directory: str, needed: set[str]) -> None:

@@ -66,7 +66,8 @@ class Usage:
 
 def users(image: listing.Stored) -> list[str]:
     """The ids of the containers that use an image: the live pins on its topmost layer."""
-    return state.pins(f"{state.root()}/layers/{image.chains[-1]}") if image.chains else []
+    pins = state.pins(f"{state.root()}/layers/{image.chains[-1]}") if image.chains else []
+    return [pin for pin in pins if not pin.startswith(store.PENDING)]
 
 
 def running(image: listing.Stored) -> list[str]:
