@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
+    from minirt.process.handle import Handle
+
 IN, OUT = 1, 4  # POLLIN, POLLOUT of <poll.h>
 
 
@@ -36,6 +38,9 @@ def specification(container: record.Container, asked: Mapping[str, Any], command
     more = asked["privileged"]
     given = values.environment(asked["env-file"], asked["env"], os.environ)
     env = specify.environment({**config, "Tty": asked["tty"]})
+    policy = powers.seccomp(host)
+    if policy and more:  # as in Docker, the command gets every capability, and yet stands behind the container's filter
+        policy["capabilities"] = {"bounding": powers.granted(host)}
     return {
         "process": {
             "terminal": asked["tty"],
@@ -46,7 +51,7 @@ def specification(container: record.Container, asked: Mapping[str, Any], command
             "capabilities": {"bounding": powers.granted({**host, "Privileged": host["Privileged"] or more})},
             "noNewPrivileges": powers.no_new_privileges(host),
         },
-        "linux": {"seccomp": powers.seccomp(host)},
+        "linux": {"seccomp": policy},
     }
 
 
@@ -105,7 +110,7 @@ class Copy:
     """Copies between our own streams and those of a process that joined, until it ends."""
 
     def __init__(
-        self, handle: join.Joined, into: int, sources: list[tuple[int, int]], raw: bool, keys: str
+        self, handle: Handle, into: int, sources: list[tuple[int, int]], raw: bool, keys: str
     ) -> None:
         self.handle = handle
         self.into = into  # its standard input, -1 when there is none

@@ -18,7 +18,7 @@ from minirt.kernel import process, syscalls
 from minirt.namespaces import ipc, mnt, net, pid, uts
 from minirt.process import enter, handle, program
 from minirt.process import spec as specs
-from minirt.process.handle import PROGRAM, Joined
+from minirt.process.handle import PROGRAM, Handle, Joined
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ EVERY_NAMESPACE = (mnt.CLONE_NEWNS | CLONE_NEWCGROUP | uts.CLONE_NEWUTS | ipc.CL
 
 
 def prepare(target: int, spec: dict[str, Any], stdio: tuple[int, int, int] = (0, 1, 2),
-            group: Group | None = None) -> Joined:
+            group: Group | None = None) -> Handle:
     """Fork a process that joins the container whose first process is behind the pidfd `target`; it waits at the gate.
 
     `spec` has the "process" to become, as `minirt.process.spec` describes it; `stdio` as in `launch.prepare`; `group`
@@ -52,7 +52,6 @@ def prepare(target: int, spec: dict[str, Any], stdio: tuple[int, int, int] = (0,
     joined = handle.begin(
         spec["process"], stdio, program.sealed(program.JOIN), birth=lambda: process.clone3(0, cgroup),
         child=lambda: _child(spec, group, kinds), kind=Joined, extra=target)
-    assert isinstance(joined, Joined)
     joined.filter = specs.filter_for(spec)
     return joined
 

@@ -26,7 +26,6 @@ import os
 
 from minirt import trace
 from minirt.kernel.syscalls import ARCHITECTURE
-from minirt.process import init
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -151,8 +150,8 @@ _FORK_AARCH64 = (
 )
 LAST, JOIN, INIT = "", "join", "init"  # JOIN + INIT is both, in this order
 CODE = {
-    "x86_64": (_CHECK_X86_64, _FORK_X86_64, init.CODE["x86_64"], _EXEC_X86_64),
-    "aarch64": (_CHECK_AARCH64, _FORK_AARCH64, init.CODE["aarch64"], _EXEC_AARCH64),
+    "x86_64": (_CHECK_X86_64, _FORK_X86_64, _EXEC_X86_64),
+    "aarch64": (_CHECK_AARCH64, _FORK_AARCH64, _EXEC_AARCH64),
 }
 MACHINE = {"x86_64": 62, "aarch64": 183}  # <elf.h>: EM_X86_64, EM_AARCH64
 
@@ -177,8 +176,13 @@ def image(which: str = LAST, architecture: str = ARCHITECTURE) -> bytes:
 
 def code_of(which: str, architecture: str) -> Sequence[tuple[str, str]]:
     """The instructions of a program, each in bytes and in words: the check, what is put between, the exec."""
-    check, fork, between, last = CODE[architecture]
-    return [*check, *(fork if JOIN in which else ()), *(between if INIT in which else ()), *last]
+    check, fork, last = CODE[architecture]
+    between = fork * (JOIN in which)
+    if INIT in which:
+        from minirt.process import init  # few have one: the others shall not pay for its table
+
+        between += init.CODE[architecture]
+    return [*check, *between, *last]
 
 
 def _numbers(*pairs: tuple[int, int]) -> bytes:

@@ -11,7 +11,7 @@ A plain dict. Where the specification has no word, ours is noted:
     hostname, domainname, mounts
     linux     namespaces ([{"type", "path"?}]; a type that is not named is shared with the machine), devices,
               maskedPaths, readonlyPaths, sysctl; resources: limits, for whoever makes the control group (chapter 08);
-              seccomp: ours: {"profile": "builtin", or a profile in Docker's form}
+              seccomp: ours: {"profile": "builtin", or a profile in Docker's form, "capabilities"?}
 
 The tables are Docker's defaults.
 """
@@ -71,7 +71,8 @@ def default(args: Sequence[str], root: str, hostname: str = "minirt") -> Spec:
 def filter_for(spec: dict[str, Any]) -> bytes:
     """The assembled system call filter that `spec` asks for in "linux", "seccomp"; empty when it asks for none.
 
-    It depends on the capabilities: a call that needs one is allowed to those who have it. Raises BadInputError.
+    It depends on the capabilities, those of the process or those that are named beside the profile: a call that needs
+    one is allowed to those who have it. Raises BadInputError.
     """
     wanted = spec["linux"].get("seccomp")
     if not wanted:
@@ -79,5 +80,5 @@ def filter_for(spec: dict[str, Any]) -> bytes:
     from minirt.seccomp import bpf, compiler, policy
 
     profile = policy.BUILTIN if wanted["profile"] == "builtin" else wanted["profile"]
-    granted = spec["process"].get("capabilities") or {"bounding": capabilities.NAMES}
+    granted = wanted.get("capabilities") or spec["process"].get("capabilities") or {"bounding": capabilities.NAMES}
     return bpf.assemble(compiler.program(profile, {name.removeprefix("CAP_") for name in granted["bounding"]}))

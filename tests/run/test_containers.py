@@ -434,3 +434,17 @@ def test_xray_shows_which_walls_stand(tool):
     assert " □ uts " in text and " □ system call filter: none" in text
     tool("rm", "-f", "seen", "open")
     assert "No such container" in tool("xray", "seen", status=1).err
+
+
+def test_exec_privileged_gives_capabilities_and_leaves_the_filter(tool):
+    """The filter is the container's own, as in Docker: it does not open with the capabilities of one command."""
+    tool.up("--name", "box", "busybox", "sleep", "60")
+    show = ("busybox", "grep", "-E", "^(CapEff|CapBnd|Seccomp):", "/proc/self/status")
+    plain = dict(line.split(":\t") for line in tool("exec", "box", *show).out.splitlines())
+    more = dict(line.split(":\t") for line in tool("exec", "--privileged", "box", *show).out.splitlines())
+    assert plain == {"CapEff": "00000000a80425fb", "CapBnd": "00000000a80425fb", "Seccomp": "2"}
+    assert more["CapEff"] == more["CapBnd"] and int(more["CapEff"], 16) & 1 << 21 and more["Seccomp"] == "2"
+    mount = ("exec", "--privileged", "box", "busybox", "mount", "-t", "tmpfs", "none", "/tmp")
+    assert tool(*mount, status=None).status != 0
+    tool.up("--name", "open", "--privileged", "busybox", "sleep", "60")
+    assert tool("exec", "open", "busybox", "mount", "-t", "tmpfs", "none", "/tmp").err == ""
