@@ -132,7 +132,7 @@ NOTES = (
     ("run --add-host", "host-gateway, the address of a bridge, arrives with chapter 15, container networks"),
     ("run --mac-address", "for the interface that chapter 15, container networks, brings; kept until then"),
     ("run --cgroupns", "private by default on every machine, where Docker takes host on version 1"),
-    ("run --userns", "host and auto, a range of ids for each container; Podman's keep-id is refused; an ordinary "
+    ("run --userns", "host, auto (65536 ids for each container) and Podman's keep-id, without its options; an ordinary "
      "user's containers are in a namespace of theirs anyway"),
     ("run --mount, -v", "bind mounts and tmpfs; named and anonymous volumes arrive with chapter 16, volumes"),
     ("run --security-opt", "no-new-privileges, seccomp and systempaths; no profiles of AppArmor and SELinux"),

@@ -115,7 +115,7 @@ OPTIONS = (
     Option("tty", help="Allocate a pseudo-TTY", short="t", chapter=12),
     Option("ulimit", "list", "Ulimit options", chapter=12, check=_check(VALUES, "limit")),
     Option("user", "string", "Username or UID (format: <name|uid>[:<group|gid>])", short="u", chapter=12),
-    Option("userns", "string", "User namespace to use: host, auto (ids of its own)", chapter=7,
+    Option("userns", "string", "User namespace to use: host, auto (ids of its own), keep-id", chapter=7,
            check=_check("minirt.containers.remap", "mode")),
     Option("uts", "string", "UTS namespace to use: host", chapter=2, check=_check(VALUES, "mode", "UTS", ("host",))),
     Option("volume", "list", "Bind mount a volume", short="v", chapter=4, check=_check(MOUNTS, "volume")),

@@ -55,6 +55,10 @@ def make(asked: Mapping[str, Any], arguments: Sequence[str], id: str = "") -> re
             from minirt.containers import remap
 
             container.config["HostConfig"].update(remap.fields(asked, container.id))
+        elif asked["userns"] == "keep-id":
+            from minirt.containers import keep
+
+            keep.choose(asked, container)
         host_name(container)
         take_name(container, name)
         pin(container)

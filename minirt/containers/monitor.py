@@ -159,6 +159,10 @@ class Monitor:
 
         paths = [entry["path"] for entry in spec["linux"]["namespaces"] if "path" in entry]
         rootless.enter(beside=int(paths[0].split("/")[2]) if paths else 0)
+        if "IDMappings" in self.host:
+            from minirt.containers import keep
+
+            keep.prepare(self.container, spec)
 
     def make_pipes(self) -> tuple[tuple[int, int, int], list[tuple[int, str, int]]]:
         """The container's three descriptors, and our ends of its output. A container with a terminal needs none."""

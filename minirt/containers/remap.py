@@ -30,12 +30,10 @@ UPPER_HALF = (1 << 31, (1 << 31) - SIZE)  # (first, count): the last block has t
 
 
 def mode(text: str) -> str:
-    """`--userns`: host or auto. Raises ValueError."""
-    if text in ("", "host", "auto"):
+    """`--userns`: host, auto or keep-id. Raises ValueError."""
+    if text in ("", "host", "auto", "keep-id"):
         return text
-    if text == "keep-id":
-        raise ValueError("keep-id is not supported: a container of yours runs as you already, under the name of root")
-    raise ValueError("invalid USER mode: it is one of host, auto")
+    raise ValueError("invalid USER mode: it is one of host, auto, keep-id")
 
 
 def fields(asked: Mapping[str, Any], id: str) -> dict[str, Any]:

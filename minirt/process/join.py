@@ -103,15 +103,15 @@ def enter_namespaces(target: int) -> None:
 def become_mapped(target: int, kinds: int) -> None:
     """Enter the container's user namespace, and those in `kinds`, and become its root.
 
-    Whoever is root here enters the others first, with root's right over all of them; an ordinary user has a right over
-    them only once he is in the user namespace that they belong to. Raises OSError.
+    Whoever is root here enters the others first, with root's right over all of them; an ordinary user, who has a right
+    over the user namespaces that he made and none of his own, enters all at once. Raises OSError.
     """
     from minirt.namespaces import user
 
     if state.ordinary():
         state.settle()
-        user.configure(target)
-        syscalls.setns(target, kinds)
+        syscalls.setns(target, CLONE_NEWUSER | kinds)
+        user.become_root()
     else:
         enter_namespaces(target)
         user.configure(target)

@@ -147,25 +147,23 @@ def become_mapped(spec: dict[str, Any], sources: list[int], namespace: int) -> d
     """Do what takes the machine's root, then become that of the user namespace behind the descriptor `namespace`, to
     which every namespace made from here on will belong.
 
-    It takes root to mount the overlay, over layers that are id-mapped, and a /proc, since the pid namespace was made
-    outside. Both come along as detached mounts, the /proc in `sources`; returns the specification with the root.
+    It takes root to mount the overlay, over layers that are id-mapped where that is allowed, and a /proc, since the pid
+    namespace was made outside. Both come along as detached mounts, the /proc in `sources`; returns the specification
+    with the root.
     """
     from minirt.namespaces import user
 
     mnt.enter()
     layers = spec["root"].get("overlay")
     if layers:
-        tree = mount.clone(layers["layers"])
-        user.id_map(tree, namespace)
-        place = os.open(layers["layers"], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        mount.move_mount(tree, place)
-        os.close(place)
-        os.close(tree)
-        overlay.mount(layers["lower"], layers["upper"], layers["work"], spec["root"]["path"], layers["layers"])
+        if not state.ordinary():
+            user.map_directory(layers["layers"], namespace)
+        overlay.mount(layers["lower"], layers["upper"], layers["work"], spec["root"]["path"], layers["layers"],
+                      overlay.USER_WORDS if state.ordinary() else "")
     root = mount.clone(spec["root"]["path"], recursive=True)  # a path that the new root may not walk
     for number, entry in enumerate(spec["mounts"]):
         if entry["type"] == "proc":
-            sources[number] = mnt.make(entry)
+            sources[number] = user.make_or_borrow(entry)
     user.configure(namespace)
     os.close(namespace)
     process.die_with_parent()  # the change of user has taken it back

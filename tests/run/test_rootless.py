@@ -251,3 +251,77 @@ def test_what_belongs_to_another_root_cannot_be_shared(tool: Any) -> None:
     for words in (["--privileged"], ["--network", "host"], ["--pid", "host"]):
         assert "user namespaces" in tool("run", "--rm", "--userns", "auto", *words, "busybox", "true", status=125).err
     assert tool.left() == []
+
+
+# -- keep-id -----------------------------------------------------------------------------------------------------------
+
+
+@with_helpers
+def test_with_keep_id_a_user_is_himself_on_both_sides(alice: User) -> None:
+    os.mkdir(f"{alice.home}/work")
+    os.chown(f"{alice.home}/work", 1234, 1234)
+    script = ("id -u; id -g; touch /work/mine; stat -c %u:%g /work /bin/busybox; "
+              "grep -E '^Cap(Eff|Prm)' /proc/self/status")
+    done = alice("run", "--rm", "--userns", "keep-id", "-v", f"{alice.home}/work:/work", "busybox", "sh", "-c", script)
+    assert done.stdout.split() == ["1234", "1234", "1234:1234", "0:0", "CapPrm:", "0" * 16, "CapEff:", "0" * 16]
+    status = os.stat(f"{alice.home}/work/mine")
+    assert (status.st_uid, status.st_gid) == (1234, 1234)
+    assert alice.left() == []
+
+
+@with_helpers
+def test_with_keep_id_root_is_somebody_else(alice: User) -> None:
+    script = ("id -u; touch /a; stat -c %u / /a /etc/passwd; cat /proc/self/uid_map; chown 33 /a; stat -c %u /a; "
+              "hostname")
+    done = alice("run", "--name", "web", "--userns", "keep-id", "--user", "root", "-h", "box", "busybox", "sh", "-c",
+                 script)
+    lines = done.stdout.split("\n")
+    assert lines[:4] == ["0", "0", "0", "0"]
+    assert [line.split() for line in lines[4:7]] == [["0", "1", "1234"], ["1234", "0", "1"], ["1235", "1235", "64302"]]
+    assert lines[7:9] == ["33", "box"]
+    upper = next(Path(alice.home).glob(".local/share/minirt/containers/*/upper"))
+    assert (upper / "a").stat().st_uid == FIRST + 33
+    alice("start", "-a", "web")
+    alice("rm", "web")
+    assert alice.left() == []
+
+
+@with_helpers
+def test_exec_stop_and_inspect_of_a_container_with_keep_id(alice: User) -> None:
+    alice("run", "-d", "--name", "web", "--userns", "keep-id", "busybox", "sleep", "60")
+    assert alice("exec", "web", "id", "-u").stdout == "1234\n"
+    assert alice("exec", "-u", "0", "web", "id", "-u").stdout == "0\n"
+    mode = alice("inspect", "-f", "{{.HostConfig.UsernsMode}} {{.Config.User}}", "web").stdout
+    assert mode == "keep-id 1234:1234\n"
+    assert alice("stop", "-t", "0", "web").stdout == "web\n"
+    alice("rm", "web")
+    assert alice.left() == []
+
+
+@with_helpers
+def test_a_layer_is_copied_once_and_goes_with_the_image(alice: User) -> None:
+    alice("run", "--rm", "--userns", "keep-id", "busybox", "true")
+    copies = list(Path(alice.home).glob(".local/share/minirt/layers/*/kept"))
+    assert len(copies) == 1
+    number = copies[0].stat().st_ino
+    alice("run", "--rm", "--userns", "keep-id", "busybox", "true")
+    assert copies[0].stat().st_ino == number
+    alice("rmi", "busybox")
+    assert list(Path(alice.home).glob(".local/share/minirt/layers/*/*")) == []
+
+
+@with_helpers
+def test_what_keep_id_does_not_go_with(alice: User) -> None:
+    alice("run", "-d", "--name", "web", "busybox", "sleep", "60")
+    refused = alice("run", "--userns", "keep-id", "--network", "container:web", "busybox", "true", status=125)
+    assert "leave one of the two out" in refused.stderr
+
+
+def test_keep_id_without_subordinate_ids_says_so(lonely: User) -> None:
+    refused = lonely("run", "--userns", "keep-id", "busybox", "true", status=125)
+    assert "--userns keep-id takes subordinate ids" in refused.stderr
+
+
+def test_keep_id_is_for_ordinary_users(tool) -> None:
+    assert "keep-id is only supported in rootless mode" in tool(
+        "run", "--userns", "keep-id", "busybox", "true", status=125).err
