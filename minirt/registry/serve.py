@@ -5,9 +5,10 @@ lock, so threads share a machine's processors well enough. The standard library 
 could be abused is ours: bodies go from the socket through one small buffer to the digest and the file, blobs
 from the file to the socket by sendfile(2); so memory does not grow with what is sent.
 
-What a stranger may do to us has a limit each: the number of connections (more wait in the kernel's queue), the time
-between two bytes, the head's size (the standard library's), the manifests that are read at the same time. A body is
-either counted or chunked; what could mean two things to two readers (RFC 9112, 6.3) ends the connection.
+What a stranger may do to us has a limit each: the number of connections (where all are taken, the one that has been at
+rest for longest gives way), the time that a head may take, how slowly a body may come, the head's size (the standard
+library's), the manifests that are read at the same time. A body is either counted or chunked; what could mean two
+things to two readers (RFC 9112, 6.3) ends the connection.
 
 Sources: RFC 9110, RFC 9112; sendfile(2), shutdown(2).
 """
@@ -35,7 +36,8 @@ from minirt.registry.storage import Refused, Storage
 
 PIECE = 256 << 10  # bytes of a body that are held at once, for each connection
 CONNECTIONS = 200
-SILENCE = 60.0  # seconds without a byte, after which a connection is given up
+SILENCE = 60.0  # seconds without a byte, or without a request, after which a connection is given up
+SLOWEST = 1 << 10  # bytes a second, of a body that has been coming for longer than that
 MANIFESTS = 2  # that are read at the same time
 GRACE = 10.0  # seconds that answers may still take when the registry is asked to stop
 LINGER = 2.0, 64 << 20  # seconds, and bytes, to let a client read a refusal while it is still sending
@@ -73,6 +75,7 @@ class Body:
         if not (text.isascii() and text.isdigit() and len(text) < 19):
             raise Malformed("its length is no number")
         self.chunked, self.left = bool(codings), int(text)
+        self.begun, self.arrived = time.monotonic(), 0
         self.waiting = headers.get("Expect", "").lower() == "100-continue"  # the client sends when we ask for it
 
     @property
@@ -93,7 +96,9 @@ class Body:
             count = self.connection.rfile.readinto1(buffer[: self.left])  # type: ignore[attr-defined]
             if not count:
                 raise ConnectionError("the connection ended within a body")
-            self.left -= count
+            self.left, self.arrived = self.left - count, self.arrived + count
+            if time.monotonic() - self.begun > SILENCE + self.arrived / SLOWEST:
+                raise TimeoutError
             yield buffer[:count]
 
     def _chunks(self) -> Iterator[memoryview]:
@@ -127,18 +132,13 @@ class Connection(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
     server: Listener  # type: ignore[assignment]
 
-    def parse_request(self) -> bool:
-        """Reads the head of a request; here, so that a stop knows a connection at rest from one at work."""
-        self.server.busy(self, True)
-        self.begun, self.who = time.monotonic(), "-"
-        return super().parse_request()
-
     def handle_expect_100(self) -> bool:
         """The body is asked for when it is wanted, not before: a refusal costs the client nothing."""
         return True
 
     def handle_one_request(self) -> None:
         """Answers one request; a client that goes away or falls silent ends the connection."""
+        self.begun, self.who, self.command, self.path = time.monotonic(), "-", "", "-"
         try:
             super().handle_one_request()
         except (ConnectionError, TimeoutError, ssl.SSLError):
@@ -146,7 +146,13 @@ class Connection(BaseHTTPRequestHandler):
         finally:
             self.server.busy(self, False)
 
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """What the standard library refuses (no request, a head that is too long), told as everything is told here."""
+        told = {"errors": [{"code": "UNSUPPORTED", "message": message or "bad request"}]}
+        self._send(server.as_json(told, code), keep=False)
+
     def _answer(self) -> None:
+        self.server.busy(self, True)
         settings = self.server.settings
         body: Body | None = None
         try:
@@ -288,7 +294,7 @@ class Listener:
         self.stopping = False
         self.manifests = threading.Semaphore(MANIFESTS)
         self._places = threading.Semaphore(CONNECTIONS)
-        self._open: dict[socket.socket, bool] = {}  # connection -> whether a request is being answered
+        self._open: dict[socket.socket, float] = {}  # connection -> since when it is at rest; 0 while it is answered
         self._changed = threading.Condition()
         self._wake, self.waker = os.pipe()
         os.set_blocking(self.waker, False)
@@ -302,7 +308,7 @@ class Listener:
         """Note whether a connection is being answered, or at rest between two requests."""
         with self._changed:
             if connection.request in self._open:
-                self._open[connection.request] = busy
+                self._open[connection.request] = 0 if busy else time.monotonic()
             if self.stopping and not busy:
                 connection.close_connection = True
 
@@ -318,11 +324,17 @@ class Listener:
         waiting.register(self.socket, select.POLLIN)
         self.socket.setblocking(False)
         while not self.stopping:
-            if any(descriptor == self._wake for descriptor, _ in waiting.poll()):
+            events = waiting.poll(SILENCE * 100)
+            self._give_up(time.monotonic() - SILENCE)
+            if any(descriptor == self._wake for descriptor, _ in events):
                 os.read(self._wake, 100)  # a signal: by the next instruction its handler has run
                 continue
-            if not self._places.acquire(timeout=0.2):
+            if not events:
                 continue
+            if not self._places.acquire(blocking=False):
+                self._give_up()
+                if not self._places.acquire(timeout=0.2):
+                    continue
             try:
                 connection, client = self.socket.accept()
                 threading.Thread(target=self._serve, args=(connection, client), daemon=True).start()
@@ -333,11 +345,19 @@ class Listener:
         self.socket.close()
         self._finish()
 
+    def _give_up(self, before: float = 0) -> None:
+        """Shut the connections that have been at rest since `before`; with 0 the one that has been for longest."""
+        with self._changed:
+            resting = sorted((each for each in self._open.items() if each[1]), key=lambda each: each[1])
+            for connection, since in resting if before else resting[:1]:
+                if not before or since < before:
+                    _shut(connection)
+
     def _finish(self) -> None:
         deadline = time.monotonic() + GRACE
         with self._changed:
-            for connection, busy in self._open.items():
-                if not busy:
+            for connection, since in self._open.items():
+                if since:
                     _shut(connection)
             while self._open and time.monotonic() < deadline:
                 self._changed.wait(deadline - time.monotonic())
@@ -350,7 +370,7 @@ class Listener:
             if self.settings.tls:  # here and not before accept: a client that is slow to greet keeps nobody waiting
                 connection = self.settings.tls.wrap_socket(connection, server_side=True)
             with self._changed:
-                self._open[connection] = False
+                self._open[connection] = time.monotonic()
             Connection(connection, client, self)  # type: ignore[arg-type]
         except OSError:
             pass

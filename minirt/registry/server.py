@@ -87,7 +87,7 @@ def get_blob(storage: Storage, request: Request, name: str, digest: str) -> Answ
     descriptor = storage.repository(name).open_blob(digest)
     size = os.fstat(descriptor).st_size
     headers = {"Content-Type": "application/octet-stream", "Docker-Content-Digest": digest, "Accept-Ranges": "bytes"}
-    first, end = part_of(request.headers.get("Range", ""), size)
+    first, end = part_of(request.headers.get("Range", "") if request.method == "GET" else "", size)
     if first >= end and size:
         os.close(descriptor)
         raise Refused("RANGE_INVALID", f"the blob has {size} bytes", {"Content-Range": f"bytes */{size}"})

@@ -247,15 +247,51 @@ def test_an_upload_belongs_to_its_repository(registry: Registry) -> None:
 
 @pytest.mark.limit(120)
 def test_many_idle_clients_leave_room(registry: Registry) -> None:
-    """More connections than are served at once wait in the queue; when some go, the others are served."""
+    """Where more are open than are served at once, those that ask nothing give way to one that does."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4096), hard))
     idle = [socket.create_connection(("127.0.0.1", registry.port)) for _ in range(150)]
     assert registry("GET", "/v2/").status == 200
     idle += [socket.create_connection(("127.0.0.1", registry.port)) for _ in range(150)]
+    assert registry("GET", "/v2/").status == 200
     for connection in idle:
         connection.close()
-    assert registry("GET", "/v2/").status == 200
+
+
+@pytest.mark.parametrize("slow", ["head", "body", "nothing"])
+def test_a_client_that_drips_is_given_up(slow: str) -> None:
+    """A byte now and then keeps no connection for ever; the limits are made small here, so that it shows."""
+    import tempfile
+
+    from minirt.registry import serve
+    from minirt.registry.storage import Storage
+
+    serve.SILENCE, serve.SLOWEST = 1.0, 1 << 20  # in this cage alone
+    with tempfile.TemporaryDirectory() as place:
+        listener = serve.Listener(("127.0.0.1", 0), Storage(place), serve.Settings(quiet=True))
+        thread = threading.Thread(target=listener.run)
+        thread.start()
+        begin = time.monotonic()
+        with socket.create_connection(listener.address) as connection:
+            if slow == "body":
+                connection.sendall(b"POST /v2/a/blobs/uploads/?digest=sha256:%s HTTP/1.1\r\nHost: x\r\n"
+                                   b"Content-Length: 1000000\r\n\r\n" % (b"0" * 64))
+            try:
+                while time.monotonic() - begin < 8:
+                    if slow != "nothing":
+                        connection.sendall(b"x")
+                    connection.settimeout(0.2)
+                    try:
+                        if connection.recv(1000) == b"":
+                            break
+                    except TimeoutError:
+                        pass
+            except ConnectionError:
+                pass
+        assert time.monotonic() - begin < 6
+        listener.stop()
+        thread.join(10)
+        assert not thread.is_alive()
 
 
 def peak(registry: Registry) -> int:
