@@ -31,9 +31,11 @@ _minirt() {{
     local word=${{COMP_WORDS[COMP_CWORD]}} at=1 command flags= values= kind= arguments=0
     local commands='{commands}'
     COMPREPLY=()
-    while [[ ${{COMP_WORDS[at]}} == -* && $at -lt $COMP_CWORD ]]; do at=$((at + 1)); done
+    while [[ $at -lt $COMP_CWORD ]]; do
+        case ${{COMP_WORDS[at]}} in -*) at=$((at + 1)) ;; =) at=$((at + 2)) ;; *) break ;; esac
+    done
     if [[ $at -ge $COMP_CWORD ]]; then
-        COMPREPLY=($(compgen -W "$commands --explain --help --version" -- "$word"))
+        COMPREPLY=($(compgen -W "$commands --explain --explain=json --explain=sh --help --version" -- "$word"))
         return
     fi
     command=${{COMP_WORDS[at]}}

@@ -166,9 +166,9 @@ def made(top: str, controllers: Iterable[str], name: str = "group") -> list[str]
     """Lines that make a group of the container's below `top`, and call it `name`."""
     path = f"{top}/minirt"
     lines = [f"mkdir -p {quoted(path)}", f'{name}={quoted(path)}/script-$$', f'groups="${name} $groups"']
-    for each in sorted(set(controllers) & set(v2.CONTROLLERS)):
-        lines[0:0] = [f"echo +{each} > {quoted(top)}/cgroup.subtree_control"]
-        lines.append(f"echo +{each} > {quoted(path)}/cgroup.subtree_control")
+    handed = " ".join(f"+{each}" for each in sorted(set(controllers) & set(v2.CONTROLLERS)))
+    if handed:  # each level hands its controllers down to the next
+        lines[1:1] = [f"echo '{handed}' > {quoted(place)}/cgroup.subtree_control" for place in (top, path)]
     lines += [f'mkdir "${name}"', f"export {name}"]
     if name == "cpuset":
         lines += [f'cat {quoted(path)}/{file} > "$cpuset/{file}"' for file in ("cpuset.cpus", "cpuset.mems")]
