@@ -7,8 +7,7 @@ from the file to the socket by sendfile(2); so memory does not grow with what is
 
 What a stranger may do to us has a limit each: the number of connections (where all are taken, the one that has been at
 rest for longest gives way), the time that a head may take, how slowly a body may come, the head's size (the standard
-library's), the manifests that are read at the same time. A body is either counted or chunked; what could mean two
-things to two readers (RFC 9112, 6.3) ends the connection.
+library's), the manifests that are read at the same time. What bodies may be is in `body`.
 
 Sources: RFC 9110, RFC 9112; sendfile(2), shutdown(2).
 """
@@ -24,20 +23,17 @@ import ssl
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler
 
 from minirt.errors import MinirtError
 from minirt.registry import server
+from minirt.registry.body import PIECE, SILENCE, Body, Malformed
 from minirt.registry.htpasswd import Users
 from minirt.registry.server import Answer, Request, Routes
 from minirt.registry.storage import Refused, Storage
 
-PIECE = 256 << 10  # bytes of a body that are held at once, for each connection
 CONNECTIONS = 200
-SILENCE = 60.0  # seconds without a byte, or without a request, after which a connection is given up
-SLOWEST = 1 << 10  # bytes a second, of a body that has been coming for longer than that
 MANIFESTS = 2  # that are read at the same time
 GRACE = 10.0  # seconds that answers may still take when the registry is asked to stop
 LINGER = 2.0, 64 << 20  # seconds, and bytes, to let a client read a refusal while it is still sending
@@ -54,73 +50,6 @@ class Settings:
     users: Users | None = None
     tls: ssl.SSLContext | None = None
     quiet: bool = False
-
-
-class Malformed(Exception):
-    """A request that could be read in two ways, or a body that breaks its own rules: the connection ends."""
-
-
-class Body:
-    """The body of one request, in pieces of one buffer: each is gone when the next is asked for."""
-
-    def __init__(self, connection: Connection) -> None:
-        self.connection = connection
-        headers = connection.headers
-        lengths, codings = headers.get_all("Content-Length", []), headers.get_all("Transfer-Encoding", [])
-        if len(lengths) > 1 or len(codings) > 1 or (lengths and codings):
-            raise Malformed("its length is given more than once")
-        if codings and codings[0].strip().lower() != "chunked":
-            raise Malformed("its transfer coding is not known here: send it chunked, or with its length")
-        text = lengths[0].strip() if lengths else "0"
-        if not (text.isascii() and text.isdigit() and len(text) < 19):
-            raise Malformed("its length is no number")
-        self.chunked, self.left = bool(codings), int(text)
-        self.begun, self.arrived = time.monotonic(), 0
-        self.waiting = headers.get("Expect", "").lower() == "100-continue"  # the client sends when we ask for it
-
-    @property
-    def finished(self) -> bool:
-        """Whether everything has been read."""
-        return not self.chunked and not self.left
-
-    def __iter__(self) -> Iterator[memoryview]:
-        if not self.finished and self.waiting:
-            self.connection.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-            self.connection.wfile.flush()
-            self.waiting = False
-        return self._chunks() if self.chunked else self._counted()
-
-    def _counted(self) -> Iterator[memoryview]:
-        buffer = memoryview(bytearray(min(self.left, PIECE)))
-        while self.left:
-            count = self.connection.rfile.readinto1(buffer[: self.left])  # type: ignore[attr-defined]
-            if not count:
-                raise ConnectionError("the connection ended within a body")
-            self.left, self.arrived = self.left - count, self.arrived + count
-            if time.monotonic() - self.begun > SILENCE + self.arrived / SLOWEST:
-                raise TimeoutError
-            yield buffer[:count]
-
-    def _chunks(self) -> Iterator[memoryview]:
-        while self.chunked:
-            size = self._line().partition(b";")[0].strip()
-            if not size or size.strip(b"0123456789abcdefABCDEF") or len(size) > 15:
-                raise Malformed("a chunk has no size")
-            self.left = int(size, 16)
-            if self.left:
-                yield from self._counted()
-            else:
-                self.chunked = False
-            while (trailer := self._line()) and not self.chunked:  # what may follow the last chunk is not used
-                pass
-            if trailer:
-                raise Malformed("a chunk is longer than its size")
-
-    def _line(self) -> bytes:
-        line = self.connection.rfile.readline(4096)
-        if not line.endswith(b"\n"):
-            raise Malformed("a line of a chunked body is too long, or not ended")
-        return line.strip()
 
 
 class Connection(BaseHTTPRequestHandler):

@@ -263,10 +263,10 @@ def test_a_client_that_drips_is_given_up(slow: str) -> None:
     """A byte now and then keeps no connection for ever; the limits are made small here, so that it shows."""
     import tempfile
 
-    from minirt.registry import serve
+    from minirt.registry import body, serve
     from minirt.registry.storage import Storage
 
-    serve.SILENCE, serve.SLOWEST = 1.0, 1 << 20  # in this cage alone
+    serve.SILENCE, body.SILENCE, body.SLOWEST = 1.0, 1.0, 1 << 20  # in this cage alone
     with tempfile.TemporaryDirectory() as place:
         listener = serve.Listener(("127.0.0.1", 0), Storage(place), serve.Settings(quiet=True))
         thread = threading.Thread(target=listener.run)
