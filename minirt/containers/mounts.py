@@ -97,10 +97,27 @@ def _bind_fields(result: dict[str, Any], fields: dict[str, str]) -> None:
             raise ValueError(f"invalid propagation value: {options['Propagation']}")
     if _boolean("bind-nonrecursive", fields.pop("bind-nonrecursive", "false")):
         options["NonRecursive"] = True
-    if fields.pop("bind-recursive", "enabled") == "disabled":
-        options["NonRecursive"] = True
+    _bind_recursive(fields.pop("bind-recursive", "enabled"), result, options)
     if options:
         result["BindOptions"] = options
+
+
+def _bind_recursive(text: str, result: dict[str, Any], options: dict[str, Any]) -> None:
+    """Whether what is mounted below comes along, and is read-only as well."""
+    if text not in ("enabled", "disabled", "writable", "readonly"):
+        raise ValueError(f'invalid value for bind-recursive: {text} (must be "enabled", "disabled", "writable", or '
+                         '"readonly")')
+    if text in ("writable", "readonly") and not result["ReadOnly"]:
+        raise ValueError(f"option 'bind-recursive={text}' requires 'readonly' to be specified in conjunction")
+    if text == "writable":
+        raise ValueError("bind-recursive=writable is not supported: what is mounted below is read-only, too")
+    if text == "readonly":
+        if options.get("Propagation") != "rprivate":
+            raise ValueError("option 'bind-recursive=readonly' requires 'bind-propagation=rprivate' to be specified in "
+                             "conjunction")
+        options["ReadOnlyForceRecursive"] = True
+    if text == "disabled":
+        options["NonRecursive"] = True
 
 
 def _tmpfs_fields(result: dict[str, Any], fields: dict[str, str]) -> None:

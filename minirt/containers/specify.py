@@ -84,10 +84,12 @@ def specification(container: record.Container) -> dict[str, Any]:
         from minirt.containers import values
 
         spec["process"]["rlimits"] = values.rlimits(host["Ulimits"])
-        spec["linux"]["devices"] = [values.device_node(each) for each in host["Devices"]]
-        spec["linux"]["resources"]["devices"] += [
-            devices.allowed(node["type"], node["major"], node["minor"], each["CgroupPermissions"])
-            for node, each in zip(spec["linux"]["devices"], host["Devices"], strict=True)]
+        for each in host["Devices"]:
+            nodes = values.device_nodes(each)
+            spec["linux"]["devices"] += nodes
+            spec["linux"]["resources"]["devices"] += [
+                devices.allowed(node["type"], node["major"], node["minor"], each["CgroupPermissions"])
+                for node in nodes]
     if "IDMappings" in host:
         from minirt.containers import remap
 

@@ -130,9 +130,24 @@ def device(text: str) -> dict[str, str]:
     return {"PathOnHost": source, "PathInContainer": target, "CgroupPermissions": permissions}
 
 
-def device_node(each: Mapping[str, str]) -> dict[str, Any]:
-    """The device as an OCI specification has it: looked up on the machine. Raises NotFoundError when it is none."""
-    path = each["PathOnHost"]
+def device_nodes(each: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The device, or those below a directory, as an OCI specification has them. Raises NotFoundError where is none."""
+    path, place = each["PathOnHost"], each["PathInContainer"]
+    if not os.path.isdir(path):
+        return [device_node(path, place)]
+    nodes = []
+    for directory, _, names in os.walk(path):
+        for name in sorted(names):
+            try:
+                nodes.append(device_node(f"{directory}/{name}", f"{place}{directory[len(path):]}/{name}"))
+            except NotFoundError:
+                continue  # a socket, say
+    return nodes or [device_node(path, place)]
+
+
+def device_node(path: str, place: str) -> dict[str, Any]:
+    """The device `path` of the machine, to be at `place`, as an OCI specification has it. Raises NotFoundError when it
+    is none."""
     try:
         status = os.stat(path)
     except OSError:
@@ -144,7 +159,7 @@ def device_node(each: Mapping[str, str]) -> dict[str, Any]:
             f'error gathering device information while adding custom device "{path}": not a device node'
         )
     return {
-        "path": each["PathInContainer"],
+        "path": place,
         "source": path,
         "type": "c" if stat.S_ISCHR(status.st_mode) else "b",
         "major": os.major(status.st_rdev),

@@ -148,3 +148,21 @@ def test_it_starts_nothing_and_refuses_what_run_refuses(tool):
     assert "conflicting options" in tool("--explain=sh", "run", "--uts", "host", "-h", "x", "busybox", status=125).err
     assert "it goes with run, not ps" in tool("--explain=sh", "ps", status=125).err
     assert "--explain=sh" in tool("--help").out
+
+
+def test_a_directory_of_devices(tool):
+    directory = Path("/dev/several/deep")
+    directory.mkdir(parents=True)
+    try:
+        subprocess.run(["mknod", "/dev/several/one", "c", "1", "3"], check=True)
+        subprocess.run(["mknod", "/dev/several/deep/two", "c", "1", "5"], check=True)
+        Path("/dev/several/none").touch()
+        words = ["--device", "/dev/several:/dev/x:rw", "busybox", "sh", "-c",
+                 "cd /dev/x; find . -type c | sort; head -c 3 deep/two | wc -c"]
+        run = tool("run", "--rm", *words)
+        assert run.out == "./deep/two\n./one\n3\n"
+        assert run_script(tool("--explain=sh", "run", *words).out).stdout == run.out
+        refused = tool("run", "--rm", "--device", "/usr/share", "busybox", "true", status=125).err
+        assert 'adding custom device "/usr/share": not a device node' in refused
+    finally:
+        subprocess.run(["rm", "-r", "/dev/several"], check=True)
