@@ -357,7 +357,8 @@ def group_usage(group: str) -> str:
     known["registry serve"] = "Serve images to others, as a registry"
     known["registry garbage-collect"] = "Free what no image of the registry needs any more"
     shown = {member: name for member, name in members.items() if present(name)}
-    lines = [f"  {member:<12}{known.get(name, '')}".rstrip() for member, name in sorted(shown.items())]
+    width = max([12, *(len(member) + 3 for member in shown)])
+    lines = [f"  {member:<{width}}{known.get(name, '')}".rstrip() for member, name in sorted(shown.items())]
     return (
         f"Usage:  {PROGRAM} {group} COMMAND\n\n{title}\n\nCommands:\n" + "\n".join(lines) + "\n\n"
         f"Run '{PROGRAM} {group} COMMAND --help' for more information on a command.\n"

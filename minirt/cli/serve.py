@@ -6,7 +6,7 @@ import os
 
 from minirt import state, units
 from minirt.cli.options import PROGRAM, Command, Option, Options
-from minirt.errors import UsageError
+from minirt.errors import NotFoundError, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,6 +45,9 @@ def collect(options: Options) -> int:
     """`minirt registry garbage-collect`."""
     from minirt.registry import garbage
 
+    root = options["root"] or f"{state.root()}/registry"
+    if not os.path.isdir(f"{root}/repositories"):
+        raise NotFoundError(f"there is no registry in {root}: say where its --root is")
     freed = garbage.collect(_storage(options), options["dry-run"])
     did = "would remove" if options["dry-run"] else "removed"
     lines = [f"{did} {what}" for what, _ in freed]

@@ -620,5 +620,7 @@ def test_wrong_options_are_sentences(tmp_path: Path) -> None:
     with Registry(tmp_path) as registry:
         said = command("serve", "--root", tmp_path, "--addr", registry.address, status=1)
         assert "in use" in said and registry.address in said
+    nowhere = tmp_path / "nowhere"
+    assert "no registry" in command("garbage-collect", "--root", nowhere, status=1) and not nowhere.exists()
     (tmp_path / "file").write_text("")
     assert "file" in command("serve", "--root", tmp_path / "file", "--addr", "127.0.0.1:0", status=1)
