@@ -72,17 +72,19 @@ def run(layout: str, command: list[str], place: str) -> int:
 def main(arguments: list[str]) -> int:
     place = tempfile.mkdtemp(prefix="minirt-")
     layout = f"{place}/image"
-    if arguments[:1] == ["--layout"]:
-        layout, arguments = os.path.abspath(arguments[1]), arguments[2:]
-    else:
-        arguments = arguments or ["sh"]
     try:
-        if layout.startswith(place):
+        if arguments[:1] == ["--layout"]:
+            layout, arguments = os.path.abspath(arguments[1]), arguments[2:]
+        else:
+            arguments = arguments or ["sh"]
             make(layout, arguments[0])
         return run(layout, arguments, place)
     except (MinirtError, OSError) as error:
         print(f"container.py: {error}", file=sys.stderr)
         return getattr(error, "exit_code", 1)
+    except (LookupError, TypeError, ValueError):
+        print("container.py: --layout wants a directory in the form of an OCI image layout", file=sys.stderr)
+        return 125
     finally:
         shutil.rmtree(place)
 
