@@ -158,7 +158,7 @@ def become_mapped(spec: dict[str, Any], sources: list[int], namespace: int) -> d
     if layers:
         if not state.ordinary():
             user.map_directory(layers["layers"], namespace)
-        overlay.mount(layers["lower"], layers["upper"], layers["work"], spec["root"]["path"], layers["layers"],
+        overlay.stack(layers["lower"], layers["upper"], layers["work"], spec["root"]["path"], layers["layers"],
                       overlay.USER_WORDS if state.ordinary() else "")
     root = mount.clone(spec["root"]["path"], recursive=True)  # a path that the new root may not walk
     for number, entry in enumerate(spec["mounts"]):
@@ -178,7 +178,7 @@ def build_root(spec: dict[str, Any], sources: list[int], hierarchies: Sequence[s
     """
     layers = spec["root"].get("overlay")
     if layers:
-        overlay.mount(layers["lower"], layers["upper"], layers["work"], spec["root"]["path"], layers["layers"],
+        overlay.stack(layers["lower"], layers["upper"], layers["work"], spec["root"]["path"], layers["layers"],
                       overlay.USER_WORDS if mapped else "")
         root = os.open(spec["root"]["path"], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     else:  # pivot_root wants a mount: bind the directory onto itself
