@@ -107,7 +107,13 @@ def make_directory(container: record.Container) -> None:
 def take_name(container: record.Container, name: str) -> None:
     """Claims `name`, or one that is invented when it is empty. Raises ConflictError when it is taken."""
     if name:
-        record.claim_name(name, container.id)
+        try:
+            record.claim_name(name, container.id)
+        except ConflictError:
+            from minirt.containers import repair
+
+            repair.sweep()  # its owner may be one that was to go with its end, and that lost its monitor
+            record.claim_name(name, container.id)
     while not name:
         from minirt.containers import names
 
