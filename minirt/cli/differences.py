@@ -86,6 +86,8 @@ FLAGS: dict[str, dict[str, tuple[str, int, str]]] = {
     "logs": {"details": ("", 17, "")},
     "system prune": {"volumes": ("", 16, "")},
     "rm": {"link": ("l", 15, "")},
+    "push": {"platform": ("", 0, "an image is pushed as it is stored, of one platform")},
+    "pull": {"disable-content-trust": ("", 0, TRUST)},
     "load": {"platform": ("", 0, PLATFORM)},
     "rmi": {"platform": ("", 0, PLATFORM)},
 }
@@ -115,7 +117,7 @@ COMMANDS: dict[str, tuple[int, str]] = {
     "prune": (17, ""),
     "pull": (14, ""),
     "push": (14, ""),
-    "search": (14, ""),
+    "search": (0, "registries cannot be searched, only Docker Hub's web site can: https://hub.docker.com/search"),
     "secret": (0, "there is no swarm"),
     "service": (0, "there is no swarm"),
     "stack": (0, "there is no swarm"),

@@ -55,6 +55,7 @@ MODULES = {
     "push": "minirt.cli.registry",
     "login": "minirt.cli.registry",
     "logout": "minirt.cli.registry",
+    "manifest inspect": "minirt.cli.registry",
     "system check": "minirt.cli.check",
     "system df": "minirt.cli.system",
     "system prune": "minirt.cli.system",
@@ -108,6 +109,7 @@ GROUPS: dict[str, tuple[str, dict[str, str]]] = {
         "Manage what minirt keeps on the disk",
         {"check": "system check", "df": "system df", "events": "events", "prune": "system prune"},
     ),
+    "manifest": ("Look at the manifests of registries", {"inspect": "manifest inspect"}),
     "registry": (
         "Serve images to others",
         {"serve": "registry serve", "garbage-collect": "registry garbage-collect"},
@@ -354,6 +356,7 @@ def group_usage(group: str) -> str:
     known["system prune"] = "Remove unused data"
     known["image prune"] = "Remove unused images"
     known["container prune"] = "Remove all stopped containers"
+    known["manifest inspect"] = "Display an image manifest, or manifest list"
     known["registry serve"] = "Serve images to others, as a registry"
     known["registry garbage-collect"] = "Free what no image of the registry needs any more"
     shown = {member: name for member, name in members.items() if present(name)}

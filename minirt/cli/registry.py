@@ -103,6 +103,19 @@ def logout(options: Options) -> int:
     return 0
 
 
+def inspect_manifest(options: Options) -> int:
+    """`minirt manifest inspect`."""
+    _prepare()
+    from minirt import state
+    from minirt.images import reference
+    from minirt.registry import describe, hosts
+
+    name = reference.parse(options.arguments[-1])
+    registry = hosts.connect(name.domain, allow_insecure=options["insecure"])
+    _say(state.dumps(describe.describe(registry, name, options["verbose"]), indent=4))
+    return 0
+
+
 PLATFORM = Option("platform", "string", "Set platform if server is multi-platform capable: OS/ARCHITECTURE", chapter=14)
 
 COMMANDS = {
@@ -131,6 +144,14 @@ COMMANDS = {
             Option("password-stdin", help="Take the Password from stdin", chapter=14),
         ),
         action=login, maximum=1,
+    ),
+    "manifest inspect": Command(
+        "manifest inspect", "[OPTIONS] MANIFEST", "Display an image manifest, or manifest list",
+        (
+            Option("insecure", help="Allow communication with an insecure registry", chapter=14),
+            Option("verbose", help="Output additional info including layers and platform", short="v", chapter=14),
+        ),
+        action=inspect_manifest, minimum=1, maximum=1,
     ),
     "logout": Command(
         "logout", "[SERVER]", "Log out from a registry", action=logout, maximum=1,

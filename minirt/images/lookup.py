@@ -129,7 +129,8 @@ def digest_of(descriptor: dict[str, Any]) -> str:
     """The digest under which a registry has what a descriptor of index.json means: of the index by which it was pulled
     there under its present name, else its own."""
     source, _, digest = str((descriptor.get("annotations") or {}).get(PULLED, "")).partition("@")
-    return digest if digest and name_of(descriptor).startswith((source + ":", source + "@")) else str(descriptor["digest"])
+    there = bool(digest) and name_of(descriptor).startswith((source + ":", source + "@"))
+    return digest if there else str(descriptor["digest"])
 
 
 def name_of(descriptor: dict[str, Any]) -> str:

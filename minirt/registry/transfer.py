@@ -18,8 +18,6 @@ from minirt.registry import hosts, pull, push
 from minirt.registry.client import Manifest, Registry, RegistryError
 from minirt.registry.progress import Progress
 
-PULLED = "minirt.pulled"  # annotation of the store's index: REPOSITORY@DIGEST of the index that this was pulled from
-
 
 class Layer:
     """A layer of an image in a registry, as `assemble` takes it."""
@@ -85,17 +83,14 @@ def pull_image(name: Reference, platform: str, progress: Progress, registry: Reg
 
 
 def _has(name: Reference, digest: str) -> bool:
-    """Whether the store has just that: the name, from that manifest or index, with its layers unpacked."""
+    """Whether the store has just that: the name, from that manifest, or from that index for this machine, with its
+    layers unpacked."""
     for each in lookup.read_index()["manifests"]:
-        if lookup.name_of(each) == str(name) and digest in (each["digest"], pulled_digest(each, name.repository)):
-            return os.path.exists(f"{state.root()}/chains/{lookup.config_digest(each)[7:]}")
+        if lookup.name_of(each) == str(name) and digest in (each["digest"], lookup.digest_of(each)):
+            config = lookup.config_digest(each)
+            ours = digest == each["digest"] or lookup.read_blob(config).get("architecture") == documents.architecture()
+            return ours and os.path.exists(f"{state.root()}/chains/{config[7:]}")
     return False
-
-
-def pulled_digest(descriptor: dict[str, Any], repository: str) -> str:
-    """The digest under which the registry has what this entry of the store's index was pulled from."""
-    source, _, digest = str((descriptor.get("annotations") or {}).get(PULLED, "")).partition("@")
-    return digest if digest and source == repository else str(descriptor["digest"])
 
 
 def _take(registry: Registry, name: Reference, found: pull.Found, config: bytes, progress: Progress) -> bool:
@@ -106,7 +101,7 @@ def _take(registry: Registry, name: Reference, found: pull.Found, config: bytes,
               for each, diff_id in zip(found.layers, diff_ids, strict=True)]
     image = assemble.Image(config, layers, [str(name)], found.manifest.content, found.manifest.media_type)
     if found.top is not found.manifest:
-        image.annotations[PULLED] = f"{name.repository}@{found.top.digest}"
+        image.annotations[lookup.PULLED] = f"{name.repository}@{found.top.digest}"
     owners = assemble.become_root()
     store.sweep()
     registry.close()  # each process that fetches a layer has a connection of its own
