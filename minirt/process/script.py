@@ -125,7 +125,8 @@ def begin(out: Script, spec: Mapping[str, Any], title: str, store: str) -> None:
 
 def groups(out: Script, linux: Mapping[str, Any]) -> list[str]:
     """Control groups and their limits; returns the lines by which a process joins."""
-    group = tree.group("minirt")
+    parent = os.path.dirname(linux.get("cgroupsPath") or "").strip("/") or tree.PARENT
+    group = tree.group(parent)
     resources = linux.get("resources") or {}
     wanted: dict[str, list[tuple[str, str]]] = {}  # tree -> files
     ours = v2.words(f"{group.top}/cgroup.controllers") if group.version == 2 else []
@@ -141,7 +142,7 @@ def groups(out: Script, linux: Mapping[str, Any]) -> list[str]:
         wanted["devices"] = []
     join = []
     if group.version == 2:
-        out.say(8, "a control group", *made(group.trees[""], ours))
+        out.say(8, "a control group", *made(group.trees[""], parent, ours))
         join.append('echo 0 > "$group/cgroup.procs"')
     if guarded and "devices" not in group.trees:
         out.say(8, "SHELL CANNOT: the list of devices that it may open is a program for the kernel (bpf(2)): here it "
@@ -151,7 +152,7 @@ def groups(out: Script, linux: Mapping[str, Any]) -> list[str]:
     for controller, settings in wanted.items():
         if controller:
             out.say(8, f"a limit, in the tree of version 1 for {controller}",
-                    *made(group.trees[controller], (), controller),
+                    *made(group.trees[controller], parent, (), controller),
                     *(f'echo {quoted(text)} > "${controller}/{file}"' for file, text in settings))
             join.append(f'echo 0 > "${controller}/tasks"')
     if "devices" in wanted:
@@ -162,16 +163,23 @@ def groups(out: Script, linux: Mapping[str, Any]) -> list[str]:
     return join
 
 
-def made(top: str, controllers: Iterable[str], name: str = "group") -> list[str]:
-    """Lines that make a group of the container's below `top`, and call it `name`."""
-    path = f"{top}/minirt"
-    lines = [f"mkdir -p {quoted(path)}", f'{name}={quoted(path)}/script-$$', f'groups="${name} $groups"']
+def made(top: str, parent: str, controllers: Iterable[str], name: str = "group") -> list[str]:
+    """Lines that make a group of the container's in the group `parent` of the tree at `top`, and call it `name`. Each
+    level hands its controllers (version 2) down to the next; a new cpuset is empty, and gets what its parent has."""
     handed = " ".join(f"+{each}" for each in sorted(set(controllers) & set(v2.CONTROLLERS)))
-    if handed:  # each level hands its controllers down to the next
-        lines[1:1] = [f"echo '{handed}' > {quoted(place)}/cgroup.subtree_control" for place in (top, path)]
-    lines += [f'mkdir "${name}"', f"export {name}"]
+    lines, path = [], top
+    for part in parent.split("/"):
+        above, path = path, f"{path}/{part}"
+        lines += [f"echo '{handed}' > {quoted(above)}/cgroup.subtree_control"] * bool(handed)
+        lines.append(f"mkdir -p {quoted(path)}")
+        if name == "cpuset":
+            lines += [f'[ "$(cat {quoted(path)}/{file})" ] || cat {quoted(above)}/{file} > {quoted(path)}/{file}'
+                      for file in ("cpuset.cpus", "cpuset.mems")]
+    last = quoted(path)
+    lines += [f"echo '{handed}' > {last}/cgroup.subtree_control"] * bool(handed)
+    lines += [f"{name}={last}/script-$$", f'groups="${name} $groups"', f'mkdir "${name}"', f"export {name}"]
     if name == "cpuset":
-        lines += [f'cat {quoted(path)}/{file} > "$cpuset/{file}"' for file in ("cpuset.cpus", "cpuset.mems")]
+        lines += [f'cat {last}/{file} > "$cpuset/{file}"' for file in ("cpuset.cpus", "cpuset.mems")]
     return lines
 
 
@@ -293,7 +301,7 @@ def bind(out: Script, entry: Mapping[str, Any], where: str, files: Mapping[str, 
 
 def show_groups(out: Script, spec: Mapping[str, Any], entry: Mapping[str, Any], where: str) -> None:
     """The container's own control groups, as its cgroup namespace sees them: each tree in which it has limits."""
-    group = tree.group("minirt")
+    group = tree.group(tree.PARENT)
     ours = v2.words(f"{group.top}/cgroup.controllers") if group.version == 2 else []
     used = {controller for controller, _, _ in v1.settings(spec["linux"].get("resources") or {})
             if ("io" if controller == "blkio" else controller) not in ours and controller in group.trees}

@@ -59,6 +59,8 @@ def comparable(text: str) -> dict[str, list[str]]:
     "--hostname elsewhere --domainname example --add-host db:192.0.2.7 --dns 192.0.2.1",
     "-e A=b -e \"B=it's 'x' $\" -e HOME=/nowhere",
     "--network host",
+    "--pid host",
+    "--cgroupns host -m 64m --cgroup-parent other/place --cpuset-mems 0",
     "--ipc none --shm-size 1m --oom-score-adj 77",
     "--ulimit nofile=50:60 --ulimit core=0",
     "--sysctl net.ipv4.ip_unprivileged_port_start=99 --sysctl kernel.msgmax=1234",
@@ -81,6 +83,9 @@ def test_the_script_builds_what_run_builds(tool, options):
     assert min(len(ours[section]) for section in ("mounts", "status", "environment", "limits")) >= 3
     for section in ours:
         assert shells[section] == ours[section], section
+    for place in ("other/place", "other"):
+        for path in Path("/sys/fs/cgroup").glob(f"**/{place}/"):
+            path.rmdir()
     assert set(Path(tool.root).iterdir()) == before, "it cleans up after itself"
     assert tool.left() == [], "its control groups too"
 
