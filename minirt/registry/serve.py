@@ -98,9 +98,10 @@ class Connection(BaseHTTPRequestHandler):
             answer = server.as_json({"errors": [{"code": "UNKNOWN", "message": f"bad request: {error}"}]}, 400)
         except (ConnectionError, TimeoutError):
             raise
-        except OSError as error:
-            self.log(f"{self.command} {self.path}: {error}")
-            answer = server.as_json({"errors": [{"code": "UNKNOWN", "message": error.strerror or "failed"}]}, 500)
+        except Exception as error:  # a disk that fails, an index.json that somebody broke: told here, not to clients
+            self.log(f"{self.command} {self.path} failed: {type(error).__name__}: {error}")
+            told = {"errors": [{"code": "UNKNOWN", "message": "the registry cannot do it: its log says why"}]}
+            answer = server.as_json(told, 500)
         self._send(answer, keep=body is not None and self._read_rest(body))
         if self.close_connection:
             self._linger()

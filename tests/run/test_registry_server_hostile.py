@@ -220,6 +220,32 @@ def test_an_upload_cut_off_goes_on(registry: Registry, cut: int) -> None:
     assert registry("GET", f"/v2/a/b/blobs/{digest(data)}").body == data
 
 
+@pytest.mark.parametrize("read", [0, 1, 100_000])
+def test_a_download_cut_off_goes_on(registry: Registry, read: int) -> None:
+    """A client that goes away within a blob costs nothing, and comes back for the rest."""
+    data = os.urandom(8 << 20)
+    name = registry.push_blob("a/b", data)
+    with socket.create_connection(("127.0.0.1", registry.port)) as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # a reset
+        connection.sendall(request("GET", f"/v2/a/b/blobs/{name}"))
+        while read > 0:
+            read -= len(connection.recv(read))
+    assert registry("GET", f"/v2/a/b/blobs/{name}", Range="bytes=100000-").body == data[100_000:]
+
+
+def test_what_is_broken_on_the_disk_is_told_to_the_operator(registry: Registry) -> None:
+    """An index.json that somebody has broken: 500 without a path, a line in the log, and the others are served."""
+    registry.push("other", "v1")
+    path = registry.root / "repositories/other/index.json"
+    for broken in ("{", "[]", '{"manifests": 7}', '{"manifests": [{}]}'):
+        path.write_text(broken)
+        reply = registry("GET", "/v2/other/manifests/v1")
+        assert (reply.status, reply.code) == (500, "UNKNOWN") and str(registry.root) not in reply.body.decode()
+        assert registry("GET", "/v2/a/b/manifests/v1").status == 200
+    assert "failed: " in registry.log
+    path.unlink()
+
+
 def test_one_writer_for_an_upload(registry: Registry) -> None:
     """While one connection sends, another is refused with 409; afterwards it may."""
     at = registry("POST", "/v2/a/b/blobs/uploads/")["Location"]
