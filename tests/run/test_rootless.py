@@ -325,3 +325,9 @@ def test_keep_id_without_subordinate_ids_says_so(lonely: User) -> None:
 def test_keep_id_is_for_ordinary_users(tool) -> None:
     assert "keep-id is only supported in rootless mode" in tool(
         "run", "--userns", "keep-id", "busybox", "true", status=125).err
+
+
+@with_helpers
+def test_the_script_of_explain_sh_is_for_root(alice: User) -> None:
+    refused = alice("--explain=sh", "run", "busybox", "true", status=125)
+    assert "try sudo minirt --explain=sh run" in refused.stderr

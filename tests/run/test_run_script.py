@@ -150,6 +150,7 @@ def test_it_starts_nothing_and_refuses_what_run_refuses(tool):
     assert not Path("/not").exists()
     assert tool("ps", "-aq").out == ""
     assert "No such image" in tool("--explain=sh", "run", "nothing", status=125).err
+    assert "unable to find user bob" in tool("--explain=sh", "run", "-u", "bob", "busybox", status=125).err
     assert "conflicting options" in tool("--explain=sh", "run", "--uts", "host", "-h", "x", "busybox", status=125).err
     assert "it goes with run, not ps" in tool("--explain=sh", "ps", status=125).err
     assert "--explain=sh" in tool("--help").out

@@ -116,3 +116,14 @@ def test_a_lost_monitor_takes_its_container_along(minirt: Run) -> None:
 def test_what_a_command_returns_comes_through(minirt: Run) -> None:
     minirt("run", "--rm", "busybox", "sh", "-c", "exit 7", status=7)
     minirt("run", "--rm", "busybox", "nothing-of-that-name", status=127)
+
+
+def test_the_script_of_explain_sh_sets_the_same_limits(minirt: Run) -> None:
+    shown = ("cd /sys/fs/cgroup; cat memory.max memory.swap.max pids.max cpu.max; "
+             "cut -d' ' -f4- /proc/self/mountinfo | grep -v -e overlay -e /etc/ | sort; cat /proc/self/cgroup; exit 7")
+    words = ["run", "--rm", "-m", "64m", "--pids-limit", "50", "--cpus", "0.5", "busybox", "sh", "-c", shown]
+    script = subprocess.run(["sh"], input=minirt("--explain=sh", *words), capture_output=True, text=True, timeout=120,
+                            check=False)
+    assert (script.returncode, script.stderr) == (7, "")
+    assert script.stdout.strip() == minirt(*words, status=7)
+    assert not list(GROUPS.glob("script-*"))
