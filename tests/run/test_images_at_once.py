@@ -30,7 +30,8 @@ def archives(place: Path) -> list[Path]:
 
 def loop(tool: Any, text: str, deadline: float) -> subprocess.Popen[bytes]:
     """A shell that does `text`, where $m is the tool, again and again; it fails when a line prints what it must not."""
-    script = f"m() {{ {' '.join(map(repr, tool.words()))} \"$@\"; }}\nwhile [ $(date +%s) -lt {int(deadline)} ]; do\n{text}\ndone\nexit 0"
+    words = " ".join(map(repr, tool.words()))
+    script = f"m() {{ {words} \"$@\"; }}\nwhile [ $(date +%s) -lt {int(deadline)} ]; do\n{text}\ndone\nexit 0"
     return subprocess.Popen(["bash", "-c", script, text], env=tool.environment, stdout=subprocess.PIPE,
                             stderr=subprocess.STDOUT)
 
@@ -51,7 +52,7 @@ def test_loads_removals_prunes_and_runs_at_once(tool: Any, tmp_path: Path) -> No
     ]
     for work in works:
         out, _ = work.communicate()
-        assert work.returncode == 0, f"{work.args[-1]}\n{out.decode()}"  # type: ignore[index]
+        assert work.returncode == 0, f"{work.args!r}\n{out.decode()}"
     tool("images")
     assert tool("system", "check").out == "The image store is sound.\n"
     assert tool.left() == [] and os.listdir(f"{tool.root}/pending") == []
