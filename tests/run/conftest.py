@@ -152,7 +152,8 @@ def tool() -> Iterator[Tool]:
         tool("rm", "-f", *names)
     until(lambda: not monitors())
     for path in root.iterdir():
-        if path.name in os.listdir(_prepared["store"]) or path.name in ("containers", "names", "trash", "ids", "events.log"):
+        made = ("containers", "names", "trash", "ids", "events.log")
+        if path.name in os.listdir(_prepared["store"]) or path.name in made:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     shutil.rmtree("/run/minirt", ignore_errors=True)
     for path in Path("/sys/fs/cgroup").glob("**/minirt/"):

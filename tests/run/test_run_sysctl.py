@@ -111,3 +111,15 @@ def test_the_other_security_options_stay(tool):
     assert tool.inspect("box")["HostConfig"]["SecurityOpt"] == ["no-new-privileges"]
     assert "invalid --security-opt: systempaths=x" in tool(
         "run", "--security-opt", "systempaths=x", "busybox", status=125).err
+
+
+def test_a_volume_over_proc_does_not_get_what_was_meant_for_the_kernel(tool, tmp_path):
+    place = tmp_path / "sys" / "net" / "ipv4"
+    place.mkdir(parents=True)
+    (place / "ip_forward").symlink_to("/etc/passwd")
+    (place / "ip_unprivileged_port_start").write_text("before")
+    done = tool("run", "--rm", "-v", f"{tmp_path}:/proc", "--sysctl", "net.ipv4.ip_forward=1", "busybox", "true",
+                status=125)
+    assert "sysctl" in done.err or "proc file system" in done.err
+    assert (place / "ip_unprivileged_port_start").read_text() == "before"
+    assert not Path("/etc/passwd").read_text().startswith("1")
