@@ -26,7 +26,7 @@ import time
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler
 
-from minirt.errors import MinirtError
+from minirt.errors import MinirtError, place_of
 from minirt.registry import server
 from minirt.registry.body import PIECE, SILENCE, Body, Malformed
 from minirt.registry.htpasswd import Users
@@ -99,7 +99,7 @@ class Connection(BaseHTTPRequestHandler):
         except (ConnectionError, TimeoutError):
             raise
         except Exception as error:  # a disk that fails, an index.json that somebody broke: told here, not to clients
-            self.log(f"{self.command} {self.path} failed: {type(error).__name__}: {error}")
+            self.log(f"{self.command} {self.path} failed: {type(error).__name__}: {error} ({place_of(error)})")
             told = {"errors": [{"code": "UNKNOWN", "message": "the registry cannot do it: its log says why"}]}
             answer = server.as_json(told, 500)
         self._send(answer, keep=body is not None and self._read_rest(body))
