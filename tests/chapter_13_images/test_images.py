@@ -381,7 +381,7 @@ def test_an_absolute_link_alone_is_an_honest_link(stack: Unpacked) -> None:
     assert os.readlink(top / "run") == "/var/run"
 
 
-def test_a_layer_written_and_applied_is_the_same(stack: Unpacked, tmp_path: Path) -> None:
+def test_a_directory_becomes_the_same_layer_at_any_time(tmp_path: Path) -> None:
     source = tmp_path / "source"
     (source / "dir").mkdir(parents=True)
     (source / "dir/file").write_text("content")
