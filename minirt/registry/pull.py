@@ -25,13 +25,14 @@ from typing import Any
 from minirt import trace
 from minirt.errors import BadInputError
 from minirt.images import blobs, documents, reference
-from minirt.registry.client import LARGEST_MANIFEST, PIECE, Manifest, Registry, RegistryError
+from minirt.registry.client import LARGEST_MANIFEST, Manifest, Registry, RegistryError
 
 CHAPTER = 14
 
 SCHEMA_1 = "application/vnd.docker.distribution.manifest.v1"
 ATTESTATION = "vnd.docker.reference.type"  # the annotation of an entry that tells about another entry
 TRIES = 6  # requests in a row that bring nothing
+_PIECE = 1 << 18  # bytes that are read at a time: what a broken connection takes along at most
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ def rest(registry: Registry, repository: str, descriptor: dict[str, Any], start:
     most = descriptor["size"] - start
     with registry.blob(repository, descriptor["digest"], start) as answer:
         skip = start if answer.status_code == 200 else 0  # it does not know ranges: all of it once more
-        for piece in answer.iter_content(PIECE):
+        for piece in answer.iter_content(_PIECE):
             skipped, piece = len(piece), piece[skip:]
             skip = max(skip - skipped, 0)
             if piece:
