@@ -56,7 +56,7 @@ def configure(root: int, settings: Mapping[str, str]) -> None:
             raise KernelError(f'sysctl "{name}" cannot be set to "{value}": {reason}') from None
 
 
-@trace.narrated(CHAPTER, "set {name} to {value}", "echo {value} > /proc/sys/{name}")
+@trace.narrated(CHAPTER, "set {name} to {value}", "sysctl -w {name}='{value}'")
 def write(root: int, name: str, value: str) -> None:
     """Write `value` to the file of one setting: that of "net.ipv4.ip_forward" is /proc/sys/net/ipv4/ip_forward, below
     `root`. Raises OSError, KernelError when what is there is no file of a proc file system. proc_sys(5)."""
