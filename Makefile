@@ -56,10 +56,11 @@ hello: ready
 	@echo
 	@echo 'minirt is $(if $(SUDO),sudo )$(VENV)/bin/minirt; make install makes it minirt for every user of this machine'
 
-# A check needs the standard library and pytest, nothing else.
-$(VENV)/.workshop: | ready
+# A check needs the standard library and pytest, and chapter 14's requests; nothing else.
+$(VENV)/.workshop: Makefile | ready
 	@$(PY) -m pip --version >/dev/null 2>&1 || $(PY) -m ensurepip >/dev/null
-	@$(PY) -c 'import pytest' 2>/dev/null || $(PY) -m pip install -q --disable-pip-version-check 'pytest>=8'
+	@$(PY) -c 'import pytest, requests' 2>/dev/null || \
+	    $(PY) -m pip install -q --disable-pip-version-check 'pytest>=8' 'requests>=2.28'
 	@touch $@
 
 workshop: $(VENV)/.workshop

@@ -7,6 +7,7 @@ program, called through `sudo -n`; the order goes in as JSON, reports come out a
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 import os
 import subprocess
@@ -63,6 +64,15 @@ class Verdict:
     seconds: float = 0.0
 
 
+def require_libraries(chapter: Chapter) -> None:
+    """Raises WorkshopError, which says how to install it, where a library is missing that the chapter uses."""
+    if "requests" in chapter.needs and importlib.util.find_spec("requests") is None:
+        raise WorkshopError(
+            f"chapter {chapter.number} speaks HTTP by the library requests, which {sys.executable} does not have.\n"
+            "Install it:  make workshop      (without internet: from wheels of `pip download requests`)"
+        )
+
+
 def order(chapter: Chapter, workspace: Workspace) -> dict[str, Any]:
     """The order for a check: this chapter's modules as they are, earlier ones where their check passed."""
     modules = workspace.trusted(chapter) | workspace.modules(chapter)
@@ -81,6 +91,7 @@ def check(chapter: Chapter, workspace: Workspace) -> Verdict:
         if problem:
             return problem
     require_root("A check")
+    require_libraries(chapter)
     verdict = Verdict()
     running, last = "", ""
     for event in ask(order(chapter, workspace)):
