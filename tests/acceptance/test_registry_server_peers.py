@@ -1,5 +1,5 @@
-"""Our registry with clients that we did not write: what skopeo, podman, buildah, umoci and Docker's daemon send comes
-back to the byte, whoever fetches it; and docker-registry, fed from ours, has the same digests.
+"""Our registry with clients that we did not write: what skopeo, podman, buildah, umoci, containerd and Docker's daemon
+send comes back to the byte, whoever fetches it; and docker-registry, fed from ours, has the same digests.
 """
 
 from __future__ import annotations
@@ -267,6 +267,36 @@ def test_docker_logs_in(tmp_path: Path, docker: Callable[..., str]) -> None:
         assert "Login Succeeded" in docker("login", "-u", "alice", "-p", "wonder", registry.address)
         with pytest.raises(AssertionError, match=r"401|unauthorized"):
             docker("login", "-u", "alice", "-p", "wrong", registry.address)
+
+
+def test_containerd(registry: Registry, archive: Path, tmp_path: Path) -> None:
+    """What Kubernetes' nodes fetch with: pull, and push to another repository; the digest stays."""
+    skopeo("copy", "--format", "oci", f"docker-archive:{archive}", f"docker://{registry.address}/team/tool:v1")
+    sent = registry("GET", "/v2/team/tool/manifests/v1")
+    with tempfile.TemporaryDirectory(dir="/run", prefix="peer") as short:
+        settings = tmp_path / "containerd.toml"
+        settings.write_text('version = 2\ndisabled_plugins = ["io.containerd.grpc.v1.cri"]\n')
+        log = (tmp_path / "containerd.log").open("wb")
+        daemon = subprocess.Popen(
+            ["unshare", "--mount", "--propagation", "private", "containerd", "--config", settings, "--address",
+             f"{short}/sock", "--root", tmp_path / "containerd", "--state", f"{short}/state"],
+            stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        try:
+            ctr = ["ctr", "--address", f"{short}/sock"]
+            deadline = time.monotonic() + 20
+            while subprocess.run([*ctr, "version"], capture_output=True, check=False).returncode:
+                assert daemon.poll() is None and time.monotonic() < deadline, (tmp_path / "containerd.log").read_text()
+                time.sleep(0.1)
+            plain = ["--plain-http", "--snapshotter", "native"]
+            run(*ctr, "images", "pull", *plain, f"{registry.address}/team/tool:v1")
+            assert sent["Docker-Content-Digest"] in run(*ctr, "images", "ls")
+            run(*ctr, "images", "push", "--plain-http", f"{registry.address}/other/tool:v2",
+                f"{registry.address}/team/tool:v1")
+        finally:
+            daemon.terminate()
+            daemon.wait(20)
+            log.close()
+    assert registry("GET", "/v2/other/tool/manifests/v2").body == sent.body
 
 
 # -- curl, as an artifact's client would -------------------------------------------------------------------------------
