@@ -20,7 +20,8 @@ def told(tool, *filters: str) -> list[str]:
     for line in out.splitlines():
         found = re.fullmatch(STAMP + r" (.+) (?:sha256:)?[0-9a-f]{64} \((.*)\)", line)
         assert found, line
-        lines.append(re.sub("execDuration=\\d+", "execDuration=0", f"{found[1]} {found[2]}"))  # seconds, on a busy machine
+        # How many seconds it ran depends on how busy the machine is.
+        lines.append(re.sub("execDuration=\\d+", "execDuration=0", f"{found[1]} {found[2]}"))
     return lines
 
 
