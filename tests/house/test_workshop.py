@@ -199,7 +199,7 @@ def test_a_slip_is_named_in_words_with_file_and_line(
         (["check"], "no chapter is started yet"),
         (["check", "2"], "chapter 2 is not started yet: python -m chapters start 2"),
         (["start", "0"], "has no exercises: read chapters/00-what-is-a-container/README.md"),
-        (["start", "13"], "is planned"),
+        (["start", "18"], "is planned"),
         (["start", "77"], "there is no chapter 77"),
         (["use"], "your workspace is empty"),
         (["use", "2"], "chapter 2 is not started yet"),
