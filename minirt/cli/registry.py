@@ -68,9 +68,8 @@ def push(options: Options) -> int:
     progress.line(f"The push refers to repository [{name.repository}]")
     registry = hosts.connect(name.domain)
     for each in names:
-        transfer.push_image(each, progress, registry)
-        if options["quiet"]:
-            _say(str(each))
+        pushed = transfer.push_image(each, progress, registry)
+        _say(str(each) if options["quiet"] else pushed)
     return 0
 
 

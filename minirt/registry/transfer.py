@@ -106,10 +106,13 @@ def _take(registry: Registry, name: Reference, found: pull.Found, config: bytes,
     store.sweep()
     registry.close()  # each process that fetches a layer has a connection of its own
     with store.Work() as work:
+        progress.open()
         try:
             assemble.take(work, [image], owners, "pull")
         except OSError as error:
             raise KernelError.of("pulling an image", error) from None
+        finally:
+            progress.close()
     return True
 
 
@@ -126,7 +129,7 @@ def told(error: RegistryError, name: Reference, action: str = "pull") -> MinirtE
 
 
 def push_image(name: Reference, progress: Progress, registry: Registry | None = None) -> str:
-    """Push the image of the store that has this name; the digest of its manifest. Raises MinirtError."""
+    """Push the image of the store that has this name; Docker's last line. Raises MinirtError."""
     descriptor = next((each for each in lookup.read_index()["manifests"] if lookup.name_of(each) == str(name)), None)
     if descriptor is None:
         raise NotFoundError(f"An image does not exist locally with the tag: {name.familiar_repository()}")
@@ -147,9 +150,10 @@ def push_image(name: Reference, progress: Progress, registry: Registry | None = 
         registry.put_manifest(name.path, name.tag or chosen["digest"], Manifest(content, media_type, chosen["digest"]))
     except RegistryError as error:
         raise told(error, name, "push") from None
+    finally:
+        progress.close()
     events.append("image", "push", str(document["config"]["digest"]), {"name": name.familiar()})
-    progress.line(f"{name.tag}: digest: {chosen['digest']} size: {len(content)}")
-    return str(chosen["digest"])
+    return f"{name.tag}: digest: {chosen['digest']} size: {len(content)}"
 
 
 def push_scope(name: Reference) -> str:

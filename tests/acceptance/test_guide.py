@@ -207,8 +207,8 @@ def test_the_guide_from_top_to_bottom(tmp_path: Path) -> None:
             text = (line.real or line.text).replace("@", running)
             done = on_a_terminal(text, line.answers) if line.answers else typed(text)
             assert done.returncode == 0, f"{text}: {done.stdout}{done.stderr}"
-            said = done.stdout + done.stderr
-            assert re.search(line.output.replace("@", running), said, re.MULTILINE), f"{text}: {said}"
+            wanted = line.output.replace("@", running)
+            assert re.search(wanted, done.stdout, re.MULTILINE), f"{text}: {done.stdout}{done.stderr}"
             if " -d " in text:
                 running = done.stdout.strip()[:12]
 
