@@ -87,11 +87,12 @@ def _rows(image: Stored, options: Options, patterns: list[str]) -> list[dict[str
     from minirt.images import filters
 
     rows = []
+    digests = options["digests"] or "{{.Digest}}" in options["format"]
     for repository, tag, digest in image.repositories():
         short = familiar_repository(repository)
         if patterns and not any(filters.matches(pattern, short, tag) for pattern in patterns):
             continue
-        rows.append(row(image, short or NONE, tag or NONE, digest if options["digests"] and short else NONE,
+        rows.append(row(image, short or NONE, tag or NONE, digest if digests and short else NONE,
                         options["no-trunc"]))
     named = [each for each in rows if each["Repository"] != NONE]
     return named or rows[:1]

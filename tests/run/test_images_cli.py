@@ -117,7 +117,7 @@ def test_tag_refuses_what_is_no_name(box: None) -> None:
 
 
 def test_an_image_is_found_by_every_name(box: None) -> None:
-    digest = minirt("images", "--digests", "--format", "{{.Digest}}").strip()
+    digest = minirt("images", "--format", "{{.Digest}}").strip()
     for name in ("box:1", "docker.io/library/box:1", "index.docker.io/box:1", ID, ID[7:], ID[7:9], ID[:20],
                  f"box@{digest}", f"box:1@{digest}"):
         assert json.loads(minirt("image", "inspect", name))[0]["Id"] == ID, name
