@@ -80,8 +80,11 @@ def everything(place: str, command: list[str]) -> int:
 
 
 def main(arguments: list[str]) -> int:
-    option, image = arguments[:2] if arguments[:1] in (["--pull"], ["--push"], ["--serve"]) else ("", "")
+    option, image = [*arguments, ""][:2] if arguments[:1] and arguments[0].startswith("--") else ["", ""]
     command = arguments[2:] if option else arguments or ["sh"]
+    if option not in ("", "--pull", "--push", "--serve") or (option and not image):
+        print("container.py: --pull IMAGE, --push IMAGE, --serve HOST:PORT, or a command alone", file=sys.stderr)
+        return 2
     place = tempfile.mkdtemp(prefix="minirt-")
     try:
         if option == "--serve":

@@ -43,18 +43,26 @@ def refused(function: Callable[..., Any], *arguments: Any) -> Exception | None:
 
 # -- challenges ------------------------------------------------------------------------------------------------------
 
+def parsed(header: str) -> list[Challenge]:
+    """The challenges of a header; whatever goes wrong is told with the header that did it."""
+    try:
+        return auth.parse_challenges(header)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        pytest.fail(f"the header {header!r} ends in {error!r}")
+
+
 TOKENS = 'Bearer realm="https://auth.example/token",service="registry.example"'
 
 
 @pytest.mark.exercise("minirt.registry.auth.parse_challenges")
 def test_a_challenge_is_a_scheme_and_its_parameters() -> None:
-    found = auth.parse_challenges('Basic realm="registry"')
+    found = parsed('Basic realm="registry"')
     assert isinstance(found, list), f"parse_challenges() returns {found!r}: return a list of Challenge"
     assert found == [Challenge("basic", {"realm": "registry"})], (
         f"'Basic realm=\"registry\"' is one challenge, basic, with the realm 'registry', and not {found}: the scheme "
         "is told in small letters, a value without its quotes"
     )
-    found = auth.parse_challenges(TOKENS)
+    found = parsed(TOKENS)
     assert found == [Challenge("bearer", {"realm": "https://auth.example/token", "service": "registry.example"})], (
         f"a comma parts the parameters of one challenge; {TOKENS!r} is not {found}"
     )
@@ -62,15 +70,15 @@ def test_a_challenge_is_a_scheme_and_its_parameters() -> None:
 
 @pytest.mark.exercise("minirt.registry.auth.parse_challenges")
 def test_a_quoted_value_may_hold_everything() -> None:
-    found = auth.parse_challenges(TOKENS + ',scope="repository:team/tool:pull,push"')
+    found = parsed(TOKENS + ',scope="repository:team/tool:pull,push"')
     assert found and found[0].parameters.get("scope") == "repository:team/tool:pull,push", (
         f"a comma between quotes belongs to the value: the scope is repository:team/tool:pull,push, and not {found}"
     )
-    found = auth.parse_challenges(r'Basic realm="say \"friend\", and enter"')
+    found = parsed(r'Basic realm="say \"friend\", and enter"')
     assert found == [Challenge("basic", {"realm": 'say "friend", and enter'})], (
         f"within quotes a backslash means the character after it, literally: {found}"
     )
-    found = auth.parse_challenges("Bearer realm=here, Service=word")
+    found = parsed("Bearer realm=here, Service=word")
     assert found == [Challenge("bearer", {"realm": "here", "service": "word"})], (
         f"a value may stand without quotes, and names count in any letters (we tell them in small ones): {found}"
     )
@@ -78,13 +86,13 @@ def test_a_quoted_value_may_hold_everything() -> None:
 
 @pytest.mark.exercise("minirt.registry.auth.parse_challenges")
 def test_several_challenges_in_one_header() -> None:
-    found = auth.parse_challenges(f'Basic realm="old, but known", {TOKENS}')
+    found = parsed(f'Basic realm="old, but known", {TOKENS}')
     assert [each.scheme for each in found] == ["basic", "bearer"], (
         f"one header holds several challenges: a word without = begins the next one; found {found}"
     )
     assert found[0].parameters == {"realm": "old, but known"}, f"{found[0]} got parameters that are its neighbour's"
-    assert auth.parse_challenges("") == [], "an empty header challenges nobody: the list is empty"
-    assert [each.scheme for each in auth.parse_challenges("Negotiate, Basic realm=x")] == ["negotiate", "basic"], (
+    assert parsed("") == [], "an empty header challenges nobody: the list is empty"
+    assert [each.scheme for each in parsed("Negotiate, Basic realm=x")] == ["negotiate", "basic"], (
         "a challenge may have no parameter at all"
     )
 
@@ -119,7 +127,8 @@ def test_name_and_password_go_in_a_header() -> None:
     address = requests.Request("GET", "https://auth.example/token", params=how.get("params")).prepare().url
     assert "cret" not in str(address), f"the password stands in the address, {address}, and so in every log on the way"
     assert how.get("headers") == {"Authorization": "Basic YWRhOnPDtmNyZXQ="}, (
-        f"name and password are shown as basic() writes them, not as {how.get('headers')}"
+        f"name and password belong into `headers`, under Authorization, as basic() writes them; token_request() gives "
+        f"{ {key: how[key] for key in how if key != 'params'} }"
     )
 
 
@@ -466,7 +475,10 @@ def storage(tmp_path: Path) -> Storage:
 
 def ask(storage: Storage, method: str, target: str, body: bytes = b"", user: str = "", **headers: str) -> Any:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return server.answer(storage, Request(method, target, named, [body] if body else (), user))
+    try:
+        return server.answer(storage, Request(method, target, named, [body] if body else (), user))
+    except (ValueError, LookupError, TypeError, AttributeError, OSError) as error:
+        pytest.fail(f"{method} {target} ends in {error!r} instead of an answer: what a client does wrong is Refused")
 
 
 def begun(storage: Storage, name: str = "team/tool", user: str = "") -> str:
@@ -684,3 +696,5 @@ def test_the_container_program_says_what_is_wrong(container: Callable[..., Any])
         taken.bind(("127.0.0.1", 0))
         ran = container("--pull", f"127.0.0.1:{taken.getsockname()[1]}/tool")
     assert ran.status == 1 and ran.stderr.startswith("container.py: ") and "connection refused" in ran.stderr
+    assert "--pull IMAGE" in container("--pull").stderr
+    assert "--pull IMAGE" in container("--oops", "x").stderr
