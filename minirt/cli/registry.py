@@ -31,9 +31,9 @@ def pull(options: Options) -> int:
         raise MinirtError("tag can't be used with --all-tags/-a")
     if not (options["all-tags"] or name.tag or name.digest) and not options["quiet"]:
         _say("Using default tag: latest")
-    registry = hosts.connect(name.domain)
-    names = [name]
+    names, registry = [name], None
     if options["all-tags"]:
+        registry = hosts.connect(name.domain)
         names = [reference.Reference(name.domain, name.path, tag) for tag in registry.tags(name.path)]
     for each in names:
         done = transfer.pull_image(each, options["platform"], progress, registry)

@@ -46,4 +46,6 @@ def _pull(name: str, quiet: bool, speak: int) -> int:
     except (MinirtError, OSError) as error:
         os.write(speak, str(error).encode())
         return 1
+    except KeyboardInterrupt:
+        return 130
     return 0

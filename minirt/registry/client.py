@@ -373,6 +373,7 @@ def unreachable(method: str, url: str, error: Exception) -> RegistryError:
 _REASONS = (
     ("WRONG_VERSION_NUMBER", "http: server gave HTTP response to HTTPS client"),
     ("record layer failure", "http: server gave HTTP response to HTTPS client"),
+    ("IP address mismatch", "tls: failed to verify certificate: it is made for another name than {netloc}"),
     ("Hostname mismatch", "tls: failed to verify certificate: it is made for another name than {netloc}"),
     ("doesn't match", "tls: failed to verify certificate: it is made for another name than {netloc}"),
     ("certificate has expired", "tls: failed to verify certificate: it has expired"),

@@ -148,6 +148,21 @@ class Session(requests.Session):
         return {"proxies": get_environ_proxies(url), "stream": stream, "verify": trusted, "cert": ours}
 
 
+def mirrors(domain: str) -> list[Registry]:
+    """The registries that the settings name as mirrors of Docker Hub; nothing is shown to them but what is kept for
+    them. Raises BadInputError for one that is no address."""
+    if server(domain) != HUB:
+        return []
+    said = settings()
+    found = []
+    for address in said["registry-mirrors"]:
+        host = urlsplit(address).netloc
+        if not address.startswith(("https://", "http://")) or not host:
+            raise BadInputError(f"registry-mirrors: {address} is no address like https://mirror.lan")
+        found.append(Registry(address.rstrip("/"), Session(said["insecure-registries"]), credentials.find(host)))
+    return found
+
+
 def connect(domain: str, shown: credentials.Credentials | None = None, allow_insecure: bool = False) -> Registry:
     """The registry of a domain (`docker.io`, `localhost:5000`), with the credentials that are kept for it, or `shown`.
 

@@ -67,8 +67,13 @@ def pull_image(name: Reference, platform: str, progress: Progress, registry: Reg
     """Pull the image with a tag or a digest into the store. Raises MinirtError, in Docker's words; then the store is as
     it was."""
     name = Reference(name.domain, name.path, "", name.digest) if name.digest else name.tagged()
-    registry = registry or hosts.connect(name.domain)
     wanted = name.digest or name.tag
+    for mirror in [] if registry else hosts.mirrors(name.domain):
+        try:
+            return pull_image(name, platform, progress, mirror)
+        except MinirtError:
+            continue  # whatever it is, the registry itself will have it or tell why not
+    registry = registry or hosts.connect(name.domain)
     try:
         digest = "" if platform else registry.digest_of(name.path, wanted)
         if digest and _has(name, digest):
