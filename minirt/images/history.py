@@ -9,7 +9,7 @@ Source: OCI image-spec config.md "history".
 from __future__ import annotations
 
 from minirt import state
-from minirt.images import listing, lookup
+from minirt.images import listing, lookup, usage
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,4 +48,4 @@ def _sizes(image: listing.Stored) -> list[int]:
     """The bytes of each layer's files, the lowest first; of an image that was never unpacked, of its blobs."""
     if not image.chains:
         return [each.get("size", 0) for each in lookup.manifest_of(image.descriptors[0])["layers"]]
-    return [state.read_json(f"{state.root()}/layers/{chain}/layer.json")["size"] for chain in image.chains]
+    return [usage.layer_size(chain) for chain in image.chains]

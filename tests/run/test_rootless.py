@@ -331,3 +331,19 @@ def test_keep_id_is_for_ordinary_users(tool) -> None:
 def test_the_script_of_explain_sh_is_for_root(alice: User) -> None:
     refused = alice("--explain=sh", "run", "busybox", "true", status=125)
     assert "try sudo minirt --explain=sh run" in refused.stderr
+
+
+@with_helpers
+def test_an_ordinary_user_saves_imports_checks_and_prunes(alice: User) -> None:
+    saved = f"{alice.home}/saved.tar"
+    before = alice("images", "--no-trunc", "--format", "{{.Repository}} {{.ID}}").stdout
+    alice("save", "-o", saved, "busybox")
+    alice("import", saved, "tree")
+    assert alice("system", "check").stdout == "The image store is sound.\n"
+    assert alice("system", "df", "--format", "{{.TotalCount}}").stdout.splitlines()[:2] == ["2", "0"]
+    assert "Total reclaimed space: " in alice("image", "prune", "-af").stdout
+    assert alice("images", "-q").stdout == "" and alice("system", "check").stdout == "The image store is sound.\n"
+    alice("load", "-i", saved)
+    assert alice("images", "--no-trunc", "--format", "{{.Repository}} {{.ID}}").stdout == before
+    assert alice("history", "-q", "busybox").stdout and alice("run", "--rm", "busybox", "echo", "x").stdout == "x\n"
+    assert alice.left() == []
