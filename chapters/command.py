@@ -290,6 +290,7 @@ def run(options: argparse.Namespace) -> int:
             return 125
     mapping = json.dumps({name: str(path) for name, path in modules.items()})
     judge.require_root("The container program")
+    judge.require_libraries(chapter)
     where = ["--on-host"] if options.on_host else []
     inner = ["chapters.session", "container", str(chapter.number), mapping, *where, "--", *options.rest]
     if options.on_host:

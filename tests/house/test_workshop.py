@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 import pwd
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import requests
 
 from chapters import cage, contents, skeleton, tree
 from chapters.workspace import Workspace
@@ -222,6 +224,17 @@ def test_an_interpreter_without_pytest_is_not_the_answers_fault(learner: Learner
     assert done.returncode == 1
     said(done, "the judge has not even begun", "needs pytest")
     assert "NO" not in done.stdout
+
+
+def test_a_chapter_that_uses_a_library_says_how_to_install_it(learner: Learner) -> None:
+    learner("start", "14")
+    learner("solution", "14", "--write")
+    shutil.rmtree(Path(requests.__file__).parent)
+    for command in (["check"], ["run", "14"]):
+        done = learner(*command)
+        assert done.returncode == 1
+        said(done, "chapter 14", "requests", "make workshop")
+        assert "Traceback" not in done.stderr
 
 
 def test_without_a_password_free_sudo_it_says_what_to_type(learner: Learner) -> None:
