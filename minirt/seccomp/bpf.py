@@ -51,8 +51,9 @@ def branch(test: int, k: int, then: Code, otherwise: Code) -> Code:
     """A piece that compares the accumulator with `k` (`test` is EQUAL, GREATER, ...) and goes on with `then` where that
     holds, with `otherwise` where not; `then` must end in a return.
 
-    A conditional jump skips at most 255 instructions. Where `then` is longer, jump over an unconditional jump (JUMP,
-    whose distance is `k`, 32 bits) instead. Sources: filter.rst, seccomp(2).
+    A piece is one list of instructions (code, jump if true, jump if false, k); a jump is the number of instructions to
+    skip, 0 goes on with the next one. A conditional jump skips at most 255 instructions. Where `then` is longer, jump
+    over an unconditional jump (JUMP, whose distance is `k`, 32 bits) instead. Sources: filter.rst, seccomp(2).
     """
     if len(then) <= 255:
         return [(test, 0, len(then), k), *then, *otherwise]

@@ -47,9 +47,11 @@ def rules_for(profile: Mapping[str, Any], capabilities: Collection[str], archite
     """The rules of `profile` that hold for a container with these `capabilities` (names without "CAP_"), on a machine
     of this `architecture` ("x86_64", "aarch64") with this `kernel` (major, minor).
 
-    "includes" must all hold: every one of "caps" is there, "arches" lists the machine (by Go's name), the kernel is at
-    least "minKernel". None of "excludes" may hold: no one of "caps", not an arch of "arches", no kernel at or above
-    "minKernel". A rule without either always holds. Sources: moby profiles/seccomp/seccomp_linux.go, capabilities(7).
+    `profile["syscalls"]` is the list of all rules, each perhaps with "includes" and "excludes"; any of these three, and
+    what is in them, may be missing or null. "includes" must all hold: every one of "caps" ("CAP_BPF") is there,
+    "arches" lists the machine (by Go's name, `GO_NAMES`), the kernel is at least "minKernel" ("4.8"). None of
+    "excludes" may hold: no one of "caps", not an arch of "arches", no kernel at or above "minKernel". A rule without
+    either always holds. Sources: moby profiles/seccomp/seccomp_linux.go, capabilities(7).
     """
     def has(capability: str) -> bool:
         return capability.removeprefix("CAP_") in capabilities
@@ -137,9 +139,9 @@ def when(arguments: Sequence[Mapping[str, Any]], action: int) -> bpf.Code:
 def tree(found: Mapping[int, bpf.Code], default: bpf.Code, beyond: bpf.Code) -> bpf.Code:
     """A search tree over system call numbers, as a program piece; the accumulator holds the number.
 
-    `found` is {number: piece}; numbers in between lead to `default`, numbers above the highest to `beyond`. First make
-    ranges: (first number, piece), neighbours with the same piece (`is`) as one. Then halve: is the number at least the
-    first one of the upper half? `bpf.branch` with GREATER_OR_EQUAL. So some 80 ranges take seven comparisons.
+    `found` is {number: piece}; other numbers lead to `default`, those above the highest to `beyond`. First make
+    ranges: (first number, piece), sorted, from 0 on, neighbours with the same piece (`is`) as one. Then `_halve` makes
+    the tree of them: is the number at least the first one of the upper half? So some 80 ranges take seven comparisons.
     Source: seccomp(2).
     """
     ranges: list[tuple[int, bpf.Code]] = [(0, default)]

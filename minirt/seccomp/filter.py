@@ -33,7 +33,8 @@ def install(assembled: bytes) -> None:
 
     Without no_new_privs the kernel wants CAP_SYS_ADMIN for that, or a set-user-id program could be fooled by a filter:
     so it is loaded before the capabilities go, or after no_new_privs is set. Use `syscalls.call("seccomp",
-    SECCOMP_SET_MODE_FILTER, FLAGS, POINTER)` with a `_Program`: how many instructions, and where they are.
+    SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_SPEC_ALLOW, POINTER)`. The pointer (`ctypes.byref`) is to a `_Program`:
+    how many instructions, and where they are.
     Raises OSError (EACCES, EINVAL). Source: seccomp(2).
     """
     pointer = _Program(len(assembled) // 8, assembled)

@@ -22,8 +22,13 @@ def decide(code: bpf.Code, number: int = 0, *arguments: int, audit: int = 0xC000
     words = [*arguments, *[0] * (6 - len(arguments))]
     data = number.to_bytes(4, "little") + audit.to_bytes(4, "little") + bytes(8)
     data += b"".join(word.to_bytes(8, "little") for word in words)
+    for each in code:
+        assert isinstance(each, tuple) and len(each) == 4, (
+            f"a program is one list of instructions, tuples of four numbers, and {each!r} is none: put the "
+            "instructions of a piece into the list (`*then`), not the piece")
     a = at = 0
     for _ in range(5000):
+        assert at < len(code), "a jump leads behind the program's end: it counts the instructions that it skips"
         operation, yes, no, k = code[at]
         at += 1
         if operation == bpf.LOAD:
@@ -91,7 +96,10 @@ def test_an_instruction_is_eight_bytes() -> None:
 
 @pytest.mark.exercise("minirt.seccomp.bpf.assemble")
 def test_a_program_that_the_kernel_would_not_take_is_refused() -> None:
-    assert len(bpf.assemble([bpf.give(ALLOW)] * 4096)) == 8 * 4096, "4096 instructions are allowed"
+    try:
+        assert len(bpf.assemble([bpf.give(ALLOW)] * 4096)) == 8 * 4096
+    except ValueError:
+        pytest.fail("4096 instructions are allowed, and were refused: only *more* than `LONGEST` is too long")
     try:
         bpf.assemble([bpf.give(ALLOW)] * 4097)
     except ValueError:
@@ -136,7 +144,8 @@ def kept(rule: dict[str, Any], caps: tuple[str, ...] = (), machine: str = "x86_6
          kernel: tuple[int, int] = (6, 1)) -> bool:
     rule = {"names": ["read"], "action": "SCMP_ACT_ALLOW", **rule}
     found = compiler.rules_for({"syscalls": [rule]}, caps, machine, kernel)
-    assert found in ([], [rule]), "return the rules that hold, as they are"
+    assert found in ([], [rule]), (
+        f"rules_for() returned {found}: return those rules of profile['syscalls'] that hold, as they are")
     return bool(found)
 
 
@@ -178,9 +187,11 @@ def test_each_number_finds_its_piece() -> None:
     allow, other = [bpf.give(ALLOW)], [bpf.give(bpf.LOG)]
     found = {0: allow, 1: allow, 5: other, 6: allow, 300: allow}
     code = [bpf.load(bpf.NUMBER), *compiler.tree(found, [bpf.give(ERROR)], [bpf.give(bpf.TRAP)])]
+    names = {ALLOW: "the piece of 0, 1, 6 and 300", bpf.LOG: "the piece of 5", ERROR: "`default`",
+             bpf.TRAP: "`beyond`"}
     for number in range(301):
-        expected = found.get(number, [bpf.give(ERROR)])[0][3]
-        assert decide(code, number) == expected, f"number {number} got {decide(code, number):#x}, not {expected:#x}"
+        expected, got = found.get(number, [bpf.give(ERROR)])[0][3], decide(code, number)
+        assert got == expected, f"`found` has 0, 1, 5, 6, 300; {number} leads to {names[got]}, not to {names[expected]}"
 
 
 @pytest.mark.exercise("minirt.seccomp.compiler.tree")
