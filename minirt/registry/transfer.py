@@ -12,7 +12,7 @@ from typing import Any
 
 from minirt import events, state
 from minirt.errors import BadInputError, KernelError, MinirtError, NotFoundError
-from minirt.images import archive, assemble, documents, lookup, reference, store
+from minirt.images import archive, assemble, documents, inspect, lookup, reference, store
 from minirt.images.reference import Reference
 from minirt.registry import hosts, pull, push
 from minirt.registry.client import Manifest, Registry, RegistryError
@@ -84,21 +84,30 @@ def pull_image(name: Reference, platform: str, progress: Progress, registry: Reg
         config = pull.read_config(registry, found)
     except RegistryError as error:
         raise told(error, name) from None
-    return Pulled(name, found.top.digest, _take(registry, name, found, config, progress))
+    if found.top is found.manifest:  # of an index, the right entry was chosen
+        try:
+            inspect.check_platform(state.loads(config), name.familiar(), platform)
+        except NotFoundError as error:
+            progress.line(f"WARNING: {error}")
+    fresh = not _has(name, found.top.digest, found.manifest.digest)
+    if fresh:
+        _take(registry, name, found, config, progress)
+    return Pulled(name, found.top.digest, fresh)
 
 
-def _has(name: Reference, digest: str) -> bool:
-    """Whether the store has just that: the name, from that manifest, or from that index for this machine, with its
-    layers unpacked."""
+def _has(name: Reference, digest: str, manifest: str = "") -> bool:
+    """Whether the store has just that: the name, from that manifest, or from that index, for this machine or as the
+    `manifest` among its entries; with its layers unpacked."""
     for each in lookup.read_index()["manifests"]:
         if lookup.name_of(each) == str(name) and digest in (each["digest"], lookup.digest_of(each)):
             config = lookup.config_digest(each)
-            ours = digest == each["digest"] or lookup.read_blob(config).get("architecture") == documents.architecture()
+            ours = each["digest"] in (digest, manifest) or (
+                not manifest and lookup.read_blob(config).get("architecture") == documents.architecture())
             return ours and os.path.exists(f"{state.root()}/chains/{config[7:]}")
     return False
 
 
-def _take(registry: Registry, name: Reference, found: pull.Found, config: bytes, progress: Progress) -> bool:
+def _take(registry: Registry, name: Reference, found: pull.Found, config: bytes, progress: Progress) -> None:
     diff_ids = archive.diff_ids_of(config)
     if len(diff_ids) != len(found.layers):
         raise BadInputError(f"the image has {len(found.layers)} layers, but its configuration tells of {len(diff_ids)}")
@@ -118,7 +127,6 @@ def _take(registry: Registry, name: Reference, found: pull.Found, config: bytes,
             raise KernelError.of("pulling an image", error) from None
         finally:
             progress.close()
-    return True
 
 
 def told(error: RegistryError, name: Reference, action: str = "pull") -> MinirtError:
@@ -148,7 +156,7 @@ def push_image(name: Reference, progress: Progress, registry: Registry | None = 
         registry.ping(push_scope(name))
         for each in [*document["layers"], document["config"]]:
             label = "" if each is document["config"] else short(each["digest"])
-            how, source = push.push_blob(registry, name.path, each, push.read_from(lookup.blob_path(each["digest"])),
+            how, source = push.push_blob(registry, name.path, each, _shown(each, progress),
                                          near.get(each["digest"], ()))
             if label:
                 progress.say(label, f"{how} {source}".strip())
@@ -159,6 +167,21 @@ def push_image(name: Reference, progress: Progress, registry: Registry | None = 
         progress.close()
     events.append("image", "push", str(document["config"]["digest"]), {"name": name.familiar()})
     return f"{name.tag}: digest: {chosen['digest']} size: {len(content)}"
+
+
+def _shown(descriptor: dict[str, Any], progress: Progress) -> push.Open:
+    """How a blob's bytes are read, with the user watching them go."""
+    digest, size = descriptor["digest"], descriptor["size"]
+    read = push.read_from(lookup.blob_path(digest))
+
+    def pieces(start: int) -> Iterator[bytes]:
+        for piece in read(start):
+            yield piece
+            start += len(piece)
+            if size > push.SMALL:
+                progress.step(short(digest), "Pushing", start, size)
+
+    return pieces
 
 
 def push_scope(name: Reference) -> str:

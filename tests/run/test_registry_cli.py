@@ -111,7 +111,13 @@ def test_all_tags_and_another_platform(registry: played.Registry) -> None:
     registry.put("other", "1", played.dumps({"schemaVersion": 2, "manifests": [
         {"digest": other, "size": 1, "platform": {"os": "linux", "architecture": "arm64", "variant": "v8"}}]}),
         played.INDEX)
-    minirt("pull", "--platform", "linux/arm64", f"{registry.host}/other:1")
+    for platform, status in (("linux/arm64", "Downloaded newer image for"), ("aarch64", "Image is up to date for"),
+                             ("linux/arm64/v8", "Image is up to date for")):
+        out, err = minirt("pull", "--platform", platform, f"{registry.host}/other:1")
+        assert f"Status: {status} {registry.host}/other:1" in out and "WARNING" not in err
+    assert f"WARNING: image with reference {registry.host}/tool:1 was found but does not provide the specified " \
+           "platform (linux/arm64)" in minirt("pull", "--platform", "arm64", f"{registry.host}/tool:1")[1]
+    assert '"toaster": unknown operating system' in minirt("pull", "--platform", "toaster", "tool", status=125)[1]
     assert "no matching manifest for linux/amd64 in the manifest list entries" in minirt(
         "pull", f"{registry.host}/other:1", status=1)[1]
 
