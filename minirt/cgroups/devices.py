@@ -138,7 +138,10 @@ def load_ahead() -> None:
 
 @trace.narrated(CHAPTER, "allow it no devices but those of the list", "bpf(BPF_PROG_LOAD); bpf(BPF_PROG_ATTACH)")
 def guard(group: int, rules: Sequence[dict[str, Any]]) -> None:
-    """Attach a device program for `rules` to the cgroup v2 directory open as `group`. Raises OSError."""
+    """Attach a device program for `rules` to the cgroup v2 directory open as `group`. Raises OSError.
+
+    The program for `DEFAULT` may wait in `_ahead` already: a start that has a moment to spare loads it early.
+    """
     loaded = _ahead.pop() if _ahead and list(rules) == list(DEFAULT) else ebpf.load(program(rules))
     try:
         ebpf.attach(loaded, group)
