@@ -89,4 +89,6 @@ def fetch(url: str) -> Iterator[bytes]:
                 raise MinirtError(f"downloading {url}: the server answers {answer.status_code} {answer.reason}")
             yield from answer.iter_content(streams.PIECE)
     except requests.RequestException as error:
-        raise MinirtError(f"downloading {url}: {error}") from None
+        reason = str(error).rpartition("] ")[2]  # what the kernel says is the last of a long tale
+        reason = reason.partition(" (_ssl")[0].rstrip("'\")")
+        raise MinirtError(f"downloading {url}: {reason}") from None
