@@ -365,7 +365,7 @@ def unreachable(method: str, url: str, error: Exception) -> RegistryError:
     text, reason = str(error), "no answer"
     for sign, meaning in _REASONS:
         if sign in text:
-            reason = meaning.format(netloc=urlsplit(url).netloc)
+            reason = meaning.format(netloc=urlsplit(url).netloc, host=urlsplit(url).hostname)
             break
     return RegistryError(f"{method.capitalize()} \"{url}\": {reason}")
 
@@ -379,8 +379,8 @@ _REASONS = (
     ("certificate has expired", "tls: failed to verify certificate: it has expired"),
     ("CERTIFICATE_VERIFY_FAILED", "tls: failed to verify certificate: nobody known here has signed it; put the "
      "authority's certificate at /etc/minirt/certs.d/{netloc}/ca.crt"),
-    ("Name or service not known", "dial tcp: lookup {netloc}: no such host"),
-    ("name resolution", "dial tcp: lookup {netloc}: no name server answers"),
+    ("Name or service not known", "dial tcp: lookup {host}: no such host"),
+    ("name resolution", "dial tcp: lookup {host}: no name server answers"),
     ("Connection refused", "dial tcp {netloc}: connect: connection refused"),
     ("Network is unreachable", "dial tcp {netloc}: connect: network is unreachable"),
     ("No route to host", "dial tcp {netloc}: connect: no route to host"),

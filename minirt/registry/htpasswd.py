@@ -53,7 +53,7 @@ class Users:
                         self._hashes = _parse(self.path, file.read())
                     self._stamp, self._right = stamp, set()
             except (OSError, UnicodeDecodeError) as error:
-                raise MinirtError(f"the file of users {self.path}: {error}") from None
+                raise MinirtError(f"the file of users {self.path}: {getattr(error, 'strerror', error)}") from None
             return self._hashes
 
     def check(self, authorization: str) -> str | None:

@@ -32,10 +32,11 @@ def login(server: str, user: str = "", password: str = "") -> list[str]:
     known = credentials.find(key)
     kept = not user and not password and known != Credentials()
     given = known if kept else Credentials(*_ask(user, password))
+    registry = hosts.connect(domain, given)
     try:
-        hosts.connect(domain, given).ping()
+        registry.ping()
     except RegistryError as error:
-        where = f"Get \"https://{hosts.server(domain)}/v2/\": " if error.status else ""
+        where = f'Get "{registry.base}/v2/": ' if error.status else ""
         raise MinirtError(f"{where}{error}") from None
     if kept:
         return ["Authenticating with existing credentials...", "Login Succeeded"]

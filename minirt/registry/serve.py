@@ -60,6 +60,7 @@ class Connection(BaseHTTPRequestHandler):
     wbufsize = 1 << 16  # a head and a short body leave together
     disable_nagle_algorithm = True
     server: Listener  # type: ignore[assignment]
+    raw_requestline: bytes
 
     def handle_expect_100(self) -> bool:
         """The body is asked for when it is wanted, not before: a refusal costs the client nothing."""
@@ -77,6 +78,8 @@ class Connection(BaseHTTPRequestHandler):
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         """What the standard library refuses (no request, a head that is too long), told as everything is told here."""
+        if self.raw_requestline.startswith(b"\x16\x03"):  # Docker's clients try TLS first, also where there is none
+            self.path, message = "(TLS handshake)", "this registry is served without TLS"
         told = {"errors": [{"code": "UNSUPPORTED", "message": message or "bad request"}]}
         self._send(server.as_json(told, code), keep=False)
 
@@ -114,7 +117,8 @@ class Connection(BaseHTTPRequestHandler):
             return ""
         user = users.check(self.headers.get("Authorization", ""))
         if user is None:
-            raise Refused("UNAUTHORIZED", "log in first: this registry wants a user's name and password",
+            wrong = "wrong name or password" if "Authorization" in self.headers else "log in first"
+            raise Refused("UNAUTHORIZED", f"{wrong}: this registry wants a user's name and password",
                           {"WWW-Authenticate": 'Basic realm="minirt registry"'})
         self.who = user
         return user
@@ -150,7 +154,8 @@ class Connection(BaseHTTPRequestHandler):
         finally:
             if descriptor >= 0:
                 os.close(descriptor)
-        self.log(f'{self.command} {self.path} {answer.status} {length} {(time.monotonic() - self.begun) * 1000:.0f} ms')
+        took = (time.monotonic() - self.begun) * 1000
+        self.log(f'{self.command or "-"} {self.path} {answer.status} {length} {took:.0f} ms')
 
     def _sendfile(self, descriptor: int, first: int, length: int) -> None:
         self.wfile.flush()
@@ -231,7 +236,8 @@ class Listener:
         try:
             self.socket = socket.create_server(address, family=_family(address[0]), backlog=512)
         except OSError as error:
-            raise MinirtError(f"listening on {address[0]}:{address[1]}: {error.strerror or error}") from None
+            reason = str(error.strerror or error).partition(" (while attempting")[0]  # it tells the address again
+            raise MinirtError(f"listening on {address[0]}:{address[1]}: {reason}") from None
         self.address: tuple[str, int] = self.socket.getsockname()[:2]
 
     def busy(self, connection: Connection, busy: bool) -> None:

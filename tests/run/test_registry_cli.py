@@ -231,7 +231,7 @@ def test_login_keeps_what_works_where_docker_looks_and_nobody_else(docker_config
         docker_config.parent.mkdir()
         docker_config.write_text('{"HttpHeaders": {"a": "b"}, "auths": {"other": {"auth": "eDp5"}}}')
         _, err = minirt("login", "-u", "ada", "--password-stdin", registry.host, status=1, stdin=b"falsch\n")
-        assert "unauthorized" in err and "falsch" not in err
+        assert f'Get "http://{registry.host}/v2/": unauthorized' in err and "falsch" not in err
         out, _ = minirt("login", "-u", "ada", "--password-stdin", registry.host, stdin=b"geheim\n")
         assert out.endswith("Login Succeeded\n") and "unencrypted" in out
         assert stat.S_IMODE(docker_config.stat().st_mode) == 0o600

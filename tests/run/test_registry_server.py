@@ -546,6 +546,7 @@ def test_users_and_passwords(tmp_path: Path) -> None:
             reply = registry("GET", "/v2/", **({"Authorization": wrong} if wrong else {}))
             assert (reply.status, reply.code) == (401, "UNAUTHORIZED")
             assert reply["WWW-Authenticate"].startswith('Basic realm="')
+            assert (b"wrong name or password" if wrong else b"log in first") in reply.body
         alice, bob = basic("alice", "wond:er"), basic("bob", "builder")
         assert registry("GET", "/v2/", Authorization=alice).status == 200
         begin = time.monotonic()
