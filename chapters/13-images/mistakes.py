@@ -39,6 +39,16 @@ def split_domain__localhost_forgotten(text: str) -> tuple[str, str]:
     return domain, OFFICIAL + rest if domain == DEFAULT_DOMAIN and "/" not in rest else rest
 
 
+def split_domain__digits_are_no_small_letters(text: str) -> tuple[str, str]:
+    """digits alone are neither"""
+    first, slash, rest = text.partition("/")
+    if slash and (first == "localhost" or "." in first or ":" in first or not first.islower()):
+        domain = DEFAULT_DOMAIN if first == OLD_DEFAULT_DOMAIN else first
+    else:
+        domain, rest = DEFAULT_DOMAIN, text
+    return domain, OFFICIAL + rest if domain == DEFAULT_DOMAIN and "/" not in rest else rest
+
+
 def split_domain__library_everywhere(text: str) -> tuple[str, str]:
     """library/ is a custom of docker.io alone"""
     first, slash, rest = text.partition("/")
@@ -102,6 +112,16 @@ def choose__variant_always_compared(manifests: Sequence[dict[str, Any]], platfor
         if not found or list(found.values()) == wanted:
             return each
     raise BadInputError(f"not made for {platform}, only for {[each.get('platform') for each in manifests]}")
+
+
+def choose__beginnings_compared(manifests: Sequence[dict[str, Any]], platform: str = "") -> dict[str, Any]:
+    """compare whole words"""
+    wanted = platform or f"linux/{architecture()}"
+    for each in manifests:
+        found = each.get("platform") or {}
+        if not found or "/".join(found.values()).startswith(wanted):
+            return each
+    raise BadInputError(f"not made for {wanted}, only for {[each.get('platform') for each in manifests]}")
 
 
 def choose__platform_is_required(manifests: Sequence[dict[str, Any]], platform: str = "") -> dict[str, Any]:

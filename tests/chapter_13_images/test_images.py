@@ -29,6 +29,9 @@ def refused(function: Callable[..., Any], *arguments: Any) -> str | None:
         function(*arguments)
     except BadInputError as error:
         return str(error)
+    except (AssertionError, ValueError) as error:
+        pytest.fail(f"{function.__name__}() raised {type(error).__name__}: what comes from outside is refused with "
+                    "BadInputError, which the callers expect")
     return None
 
 
@@ -43,6 +46,7 @@ NAMES = {
     "localhost/tool": ("localhost", "tool", "'localhost' is a domain without a dot or a colon"),
     "localhost:5000/a/b@x": ("localhost:5000", "a/b@x", "a colon before the first slash is that of a port"),
     "Machine/tool": ("Machine", "tool", "no path has capital letters, so this is the name of a machine"),
+    "2048/game": ("docker.io", "2048/game", "digits alone are neither a dot, nor a colon, nor capital letters"),
     "tool:1.2": ("docker.io", "library/tool:1.2", "without a slash there is no domain, whatever dots and colons are in "
                  "the name: they are the tag's"),
     "index.docker.io/tool": ("docker.io", "library/tool", "index.docker.io is an old name of docker.io"),
@@ -116,9 +120,14 @@ INDEX = [
 
 def chosen(manifests: list[dict[str, Any]], platform: str = "") -> str:
     try:
-        return str(documents.choose(manifests, platform).get("digest"))
+        found = documents.choose(manifests, platform)
     except BadInputError as error:
         return f"refused: {error}"
+    assert found is not None, (
+        f"choose() returned None for the platform {platform!r}: return the entry that fits (for '' Linux on this "
+        "machine's `architecture()`), and raise BadInputError where none does"
+    )
+    return str(found.get("digest"))
 
 
 @pytest.mark.exercise("minirt.images.documents.choose")
@@ -131,6 +140,8 @@ def test_the_entry_for_a_platform_is_chosen() -> None:
         f"for linux/arm64, of which there is the variant v8: {found}. But nobody asked for a variant: compare only "
         "as many parts as are asked for"
     )
+    found = chosen([entry_for("linux", "arm64"), entry_for("linux", "arm", "v7")], "linux/arm")
+    assert found == "linux/arm/v7", f"for linux/arm, the entry for {found} was chosen: compare whole words"
     found = chosen(INDEX, "linux/arm/v7")
     assert found == "linux/arm/v7", f"for linux/arm/v7, the entry for {found} was chosen: here a variant is asked for"
 
@@ -307,12 +318,15 @@ def test_a_header_is_what_tar_reads() -> None:
         f"a header must be 512 bytes, not {len(block)}: fields of fixed width, then zeros (mtime is in nanoseconds; "
         "the field has whole seconds)"
     )
+    place = block.find(b"ustar")
+    assert place == 257, f"'ustar' is at byte {place}, not 257: some field before it is too wide or too narrow" + (
+        "; mtime is in nanoseconds, and its field has whole seconds" if place > 257 else "")
     info = read_back(block)
     assert info.mode == 0o4755, f"the mode {0o4755:o} is read as {info.mode:o}: numbers are octal digits"
     assert (info.name, info.uid, info.gid, info.size) == ("bin/tool", 1000, 50, 1000), (
         f"written: bin/tool of 1000:50, 1000 bytes; read: {info.name} of {info.uid}:{info.gid}, {info.size} bytes"
     )
-    assert info.type == b"0" and block[257:265] == b"ustar\x0000", "kind, or the word ustar, is not where it belongs"
+    assert info.type == b"0" and block[257:265] == b"ustar\x0000", "the kind, or what follows ustar, is wrong"
     assert info.linkname == ""
 
 
