@@ -198,7 +198,8 @@ def run(options: Options) -> int:
 
     if os.geteuid():
         tell_ordinary_user()
-    return client.run(asked(options), options.arguments, explain.tell)
+    wanted = asked(options)
+    return with_image(options, lambda: client.run(wanted, options.arguments, explain.tell))
 
 
 def create(options: Options) -> int:
@@ -209,12 +210,16 @@ def create(options: Options) -> int:
     wanted = {**asked(options), "detach": False}
     if wanted["cidfile"]:
         client.check_cidfile(wanted["cidfile"])
-    made = creation.make(wanted, options.arguments)
-    if wanted["cidfile"]:
-        with open(wanted["cidfile"], "w") as file:
-            file.write(made.id)
-    os.write(1, made.id.encode() + b"\n")
-    return 0
+
+    def attempt() -> int:
+        made = creation.make(wanted, options.arguments)
+        if wanted["cidfile"]:
+            with open(wanted["cidfile"], "w") as file:
+                file.write(made.id)
+        os.write(1, made.id.encode() + b"\n")
+        return 0
+
+    return with_image(options, attempt)
 
 
 COMMANDS = {

@@ -73,6 +73,22 @@ def test_what_skopeo_pushes_is_pulled_run_pushed_and_the_same(registry: str, tmp
         assert hashlib.sha256(data).hexdigest() == blob["digest"][7:]
 
 
+def test_run_brings_an_image_that_is_not_here(registry: str, tmp_path: Path) -> None:
+    name = f"{registry}/team/box:1"
+    run("skopeo", "copy", "-q", "--dest-tls-verify=false", f"docker-archive:{images.busybox(tmp_path / 'busybox.tar')}",
+        f"docker://{name}")
+    words = [sys.executable, "-m", "minirt", "run", "--rm"]
+    missing = f"Unable to find image '{name}' locally"
+    for policy, status, said in (("never", 125, "No such image"), ("missing", 0, missing), ("missing", 0, ""),
+                                 ("always", 0, "Image is up to date")):
+        done = subprocess.run([*words, "--pull", policy, name, "echo", "hi"], capture_output=True, text=True,
+                              check=False)
+        assert (done.returncode, done.stdout) == (status, "" if status else "hi\n"), done.stderr
+        assert said in done.stderr if said else not done.stderr
+    gone = subprocess.run([*words, f"{name}2"], capture_output=True, text=True, check=False)
+    assert gone.returncode == 125 and f"manifest for {name}2 not found" in gone.stderr
+
+
 def test_all_layers_of_a_sibling_are_mounted(registry: str, tmp_path: Path) -> None:
     minirt("load", "-i", str(images.busybox(tmp_path / "busybox.tar")))
     for name in ("one", "two"):
