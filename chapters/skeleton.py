@@ -218,12 +218,19 @@ def _last_line(lines: list[str], node: Function) -> int:
 
 
 def _moved(lines: list[str], node: ast.stmt, first: int, columns: int) -> list[str]:
-    """Lines of a statement, the first of which is line `first`, moved sideways; what begins inside a string stays."""
+    """Lines of a statement, the first of which is line `first`, moved sideways; what begins inside a string stays.
+
+    Strings that stand side by side are one constant over several lines to Python, and no line begins inside them: only
+    three quotes, or a line that ends with a backslash, let one.
+    """
     inside: set[int] = set()
     documentation: set[int] = set()
     for each in ast.walk(node):
         if isinstance(each, ast.Constant | ast.JoinedStr):
-            inside.update(range(each.lineno + 1, (each.end_lineno or 0) + 1))
+            begins = "".join(lines[each.lineno - first :][:1]) if each.lineno >= first else ""
+            long = begins.encode()[each.col_offset :].lstrip(b"rbfuRBFU").startswith((b'"""', b"'''"))
+            inside.update(number for number in range(each.lineno + 1, (each.end_lineno or 0) + 1)
+                          if long or "".join(lines[max(number - first - 1, 0) :][:1]).endswith("\\\n"))
         elif isinstance(each, ast.stmt) and _is_docstring(each):
             documentation.update(range(each.lineno, (each.end_lineno or 0) + 1))
     moved = []

@@ -98,6 +98,13 @@ def test_pieces() -> None:
     assert skeleton.docstring(SOURCE, "enter").startswith("Enter.")
 
 
+def test_strings_side_by_side_move_with_their_statement() -> None:
+    source = 'def f(x):\n    raise ValueError(f"{x} is "\n                     "wrong")\n'
+    assert skeleton.answer(source, "f") == 'raise ValueError(f"{x} is "\n                 "wrong")\n'
+    kept = 'def f():\n    return f"""a {1}\n    b""", "c\\\n    d"\n'
+    assert skeleton.answer(kept, "f") == 'return f"""a {1}\n    b""", "c\\\n    d"\n'
+
+
 def test_what_is_not_there_is_named() -> None:
     with pytest.raises(skeleton.NoSuchPieceError, match="there is no 'nothing'"):
         skeleton.skeleton(SOURCE, ["nothing"], "f")
