@@ -78,6 +78,7 @@ class Connection(BaseHTTPRequestHandler):
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         """What the standard library refuses (no request, a head that is too long), told as everything is told here."""
+        self.request_version = self.protocol_version  # else what is no HTTP gets no status line, which clients look for
         if self.raw_requestline.startswith(b"\x16\x03"):  # Docker's clients try TLS first, also where there is none
             self.path, message = "(TLS handshake)", "this registry is served without TLS"
         told = {"errors": [{"code": "UNSUPPORTED", "message": message or "bad request"}]}

@@ -199,6 +199,13 @@ def test_junk(registry: Registry, junk: bytes) -> None:
     assert registry("GET", "/v2/").status == 200
 
 
+def test_a_client_that_tries_tls_hears_that_there_is_none(registry: Registry) -> None:
+    """Docker's client goes on without TLS, where it may, when the answer begins as HTTP does."""
+    answer = raw(registry, b"\x16\x03\x01\x02\x00\x01\x00\n")
+    assert answer.startswith(b"HTTP/1.1 400 ") and b"served without TLS" in answer
+    assert "- - (TLS handshake) 400" in registry.log
+
+
 @pytest.mark.parametrize("cut", [0, 1, 1000, 65_536, 262_144, 299_999])
 def test_an_upload_cut_off_goes_on(registry: Registry, cut: int) -> None:
     """The connection ends within the body: what has arrived counts, and the rest completes it."""
