@@ -140,13 +140,13 @@ SUMMARIES: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
             ("attach", "Attach local standard input, output, and error streams to a running container"),
             ("create", "Create a new container"),
             ("diff", "Inspect changes to files or directories on a container's filesystem"),
+            ("events", "Get real time events from the server"),
             ("exec", "Execute a command in a running container"),
             ("history", "Show the history of an image"),
             ("import", "Import the contents from a tarball to create a filesystem image"),
             ("inspect", "Return low-level information on containers and images"),
             ("kill", "Kill one or more running containers"),
             ("logs", "Fetch the logs of a container"),
-            ("events", "Get real time events from the server"),
             ("pause", "Pause all processes within one or more containers"),
             ("rename", "Rename a container"),
             ("restart", "Restart one or more containers"),
@@ -293,8 +293,9 @@ def find(argv: Sequence[str]) -> tuple[Command, list[str]]:
         if member not in members:
             from minirt.cli import differences
 
-            if member in differences.COMMANDS:
-                raise MinirtError(differences.arrives(f"'{name} {member}'", *differences.COMMANDS[member]))
+            for known in (f"{name} {member}", member):
+                if known in differences.COMMANDS:
+                    raise MinirtError(differences.arrives(f"'{name} {member}'", *differences.COMMANDS[known]))
             raise MinirtError(
                 f"unknown command: {PROGRAM} {name} {member}\n\nRun '{PROGRAM} {name} --help' for more information"
             )
