@@ -35,10 +35,10 @@ def main() -> int:
     except BaseException as error:
         sys.excepthook(type(error), error, error.__traceback__)  # MINIRT_DEBUG: else a sentence came, and no exception
     finally:
-        for stream in (sys.stdout, sys.stderr):
+        for stream in filter(None, (sys.stdout, sys.stderr)):  # None: the caller had closed it, and wants no output
             try:
                 stream.flush()
-            except (OSError, ValueError, AttributeError):
+            except (OSError, ValueError):
                 code = code or 1
         os._exit(code)
 

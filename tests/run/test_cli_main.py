@@ -51,8 +51,16 @@ def test_groups_lead_to_the_same_commands():
 
 def test_what_is_not_there_is_said():
     assert minirt("build", ".", status=1)[1] == "minirt: 'build' arrives with chapter 18, build\n"
+    assert "manifest create' is not supported: images of one platform" in minirt("manifest", "create", status=1)[1]
+    assert "\n  manifest  " not in minirt("help", "differences")[0]
     assert "unknown command: minirt nosuch" in minirt("nosuch", status=1)[1]
     assert "unknown flag: --nosuch" in minirt("--nosuch", status=125)[1]
+
+
+def test_who_closes_a_stream_wants_no_output_and_the_code_stays():
+    for closed in (">&-", "2>&-", "<&-", "<&- >&- 2>&-"):
+        script = f'"$0" -m minirt version {closed}; test $? = 0 && ! "$0" -m minirt rm nosuch {closed}'
+        subprocess.run(["sh", "-c", script, sys.executable], cwd=ROOT, check=True, capture_output=True)
 
 
 def test_every_command_in_the_table_has_its_module_and_its_place_in_the_help():
