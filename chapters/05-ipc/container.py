@@ -47,6 +47,8 @@ def main(arguments: list[str]) -> int:
     if arguments and arguments[0].startswith("--"):
         sys.exit(f"container.py does not know {arguments[0]}")
     directory, command = (arguments or ["/"])[0], arguments[1:] or SHOW
+    if not os.path.isdir(directory):
+        sys.exit(f"container.py: {directory} is no directory: ROOTFS comes before the command, / is this machine's own")
 
     def become_the_command() -> int:
         try:

@@ -49,6 +49,10 @@ def main(arguments: list[str]) -> int:
     if arguments and arguments[0].startswith("--"):
         sys.exit(f"container.py does not know {arguments[0]}")
     directory, command = (arguments or ["/"])[0], arguments[1:] or ["sh", "-c", "id; cat /proc/self/uid_map"]
+    if not os.path.isdir(directory):
+        sys.exit(f"container.py: {directory} is no directory: ROOTFS comes before the command, / is this machine's own")
+    if not (options["--as"] or "0").isdigit():
+        sys.exit("container.py: --as wants the number of a user, as `id -u` prints it")
 
     def contained() -> None:
         for room in (uts, ipc, net, mnt):

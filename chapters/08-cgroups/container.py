@@ -48,11 +48,16 @@ def contained(directory: str, command: list[str], group: tree.Group) -> None:
 
 def main(arguments: list[str]) -> int:
     resources = {"devices": list(devices.DEFAULT)}
-    while arguments and arguments[0] in LIMITS:
-        resources.update(LIMITS[arguments.pop(0)](arguments.pop(0)))
+    try:
+        while arguments and arguments[0] in LIMITS:
+            resources.update(LIMITS[arguments.pop(0)](arguments.pop(0)))
+    except (IndexError, ValueError):
+        sys.exit("container.py: a limit is a number: --memory BYTES, --cpus NUMBER, --pids NUMBER")
     if arguments and arguments[0].startswith("--"):
         sys.exit(f"container.py does not know {arguments[0]}")
     directory, command = (arguments or ["/"])[0], arguments[1:] or SHOW
+    if not os.path.isdir(directory):
+        sys.exit(f"container.py: {directory} is no directory: ROOTFS comes before the command, / is this machine's own")
     group = tree.group(f"minirt/box-{os.getpid()}")
     try:
         group.create(resources)

@@ -11,6 +11,7 @@ import sys
 import warnings  # noqa: F401  os.execvp imports it, and in another root there is no Python to import from
 
 from minirt import capabilities
+from minirt.errors import MinirtError
 from minirt.kernel import mount, process
 from minirt.namespaces import ipc, mnt, pid, uts
 from minirt.seccomp import bpf, compiler, filter, policy, profile
@@ -41,13 +42,21 @@ def main(arguments: list[str]) -> int:
     chosen = policy.BUILTIN
     while arguments and arguments[0].startswith("--"):
         option = arguments.pop(0)
-        chosen = profile.read(arguments.pop(0)) if option == "--profile" else {}
+        if option not in ("--profile", "--unconfined"):
+            sys.exit(f"container.py does not know {option}")
+        try:
+            chosen = profile.read((arguments or [""]).pop(0)) if option == "--profile" else {}
+        except MinirtError as error:
+            sys.exit(f"container.py: {error}")
+    directory, command = (arguments or ["/"])[0], arguments[1:] or SHOW
+    if not os.path.isdir(directory):
+        sys.exit(f"container.py: {directory} is no directory: ROOTFS comes before the command, / is this machine's own")
     code = compiler.program(chosen, capabilities.DEFAULT) if chosen else []
     assembled = bpf.assemble(code)
     child, _ = pid.birth()
     if not child:
         try:
-            become(arguments[1:] or SHOW, (arguments or ["/"])[0], assembled)
+            become(command, directory, assembled)
         except Exception as error:
             print(f"container.py: {error}", file=sys.stderr)
         os._exit(125)
