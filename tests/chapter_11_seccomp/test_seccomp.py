@@ -49,7 +49,12 @@ def filtered(inside: Callable[..., Any], code: bpf.Code, then: Callable[[], Any]
     assembled = b"".join(o.to_bytes(2, "little") + bytes((y, n)) + k.to_bytes(4, "little") for o, y, n, k in code)
 
     def child() -> Any:
-        filter.install(assembled)
+        try:
+            filter.install(assembled)
+        except OSError as error:
+            raise AssertionError(
+                f"the kernel did not take the program ({error.strerror}): it wants the address (`ctypes.byref`) of a "
+                "`_Program`, whose length is the number of instructions, eight bytes each") from None
         return then()
 
     return inside(child)
