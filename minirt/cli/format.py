@@ -40,8 +40,12 @@ LEAST, GAP = 10, 3  # Docker's tabwriter: a column is at least 10 wide, of which
 def show(text: str) -> None:
     """Writes `text` to standard output, whole. Raises OSError (BrokenPipeError when the reader is gone)."""
     data = memoryview(text.encode("utf-8", "surrogateescape"))
-    while data:
-        data = data[os.write(1, data):]
+    try:
+        while data:
+            data = data[os.write(1, data):]
+    except OSError as error:
+        error.filename = "standard output"  # for the sentence about it
+        raise
 
 
 def confirm(warning: str) -> bool:

@@ -215,7 +215,9 @@ def _write(descriptor: int, text: str, code: int) -> int:
         data = text.encode("utf-8", "surrogateescape")
         while data:
             data = data[os.write(descriptor, data):]
-    except OSError:
+    except OSError as error:
+        if descriptor == 1 and not isinstance(error, BrokenPipeError):
+            return _write(2, f"{PROGRAM}: {error.strerror}: standard output\n", code or 1)
         return code or 1
     return code
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from minirt.cli import format as formats
 from minirt.cli.options import Command, Option, Options
 from minirt.errors import MinirtError, UsageError
 
@@ -15,7 +16,7 @@ def _prepare() -> None:
 
 
 def _say(text: str) -> None:
-    os.write(1, text.encode() + b"\n")
+    formats.show(f"{text}\n")
 
 
 def pull(options: Options) -> int:

@@ -63,6 +63,14 @@ def test_who_closes_a_stream_wants_no_output_and_the_code_stays():
         subprocess.run(["sh", "-c", script, sys.executable], cwd=ROOT, check=True, capture_output=True)
 
 
+def test_a_full_disk_behind_stdout_is_told():
+    for words in ("version", "help", "run --help"):
+        with open("/dev/full", "w") as full:
+            done = subprocess.run([sys.executable, "-m", "minirt", *words.split()], stdout=full, stderr=subprocess.PIPE,
+                                  text=True, cwd=ROOT, check=False)
+        assert (done.returncode, done.stderr) == (1, "minirt: No space left on device: standard output\n"), words
+
+
 def test_every_command_in_the_table_has_its_module_and_its_place_in_the_help():
     listed = {name for _, rows in main.SUMMARIES for name, _ in rows}
     for name in main.MODULES:
