@@ -27,9 +27,7 @@ from chapters.contents import Chapter, Exercise
 if os.geteuid():
     pytest.skip("needs root", allow_module_level=True)
 
-JUDGES = 2 if "MINIRT_VM" not in os.environ else 1  # at work side by side
-# A busy machine is no reason for another verdict, and an emulated one neither.
-PATIENCE = {"test": 6, "whole": 120} if "MINIRT_VM" not in os.environ else {"test": 60, "whole": 600}
+JUDGES = 2  # at work side by side
 
 
 @dataclass(frozen=True)
@@ -154,7 +152,7 @@ def judged(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         judge = judges[len(places) % JUDGES]
         places[str(variant)] = (judge, len(judge.orders))
         order = {"chapter": variant.chapter.number, "modules": variant.write(top)}
-        order["limits"] = PATIENCE
+        order["limits"] = {"test": 6, "whole": 120}  # a busy machine is no reason for another verdict
         order["exercises"] = [each.name for each in variant.chapter.exercises]
         judge.orders.append(order)
     for judge in judges:
