@@ -11,11 +11,13 @@ from minirt.cli.main import GROUPS, MODULES, load
 from minirt.cli.options import Command, Option, Options
 from minirt.errors import MinirtError
 
-# What the words after a command are: ids and names of containers, all or running, or images.
+# What the words after a command are: names of containers, all or running, of images, of both; `image`: only the first.
 ARGUMENTS = {
-    "containers": ("logs", "rm", "inspect", "start", "restart", "wait", "rename", "diff", "container inspect"),
+    "containers": ("logs", "rm", "start", "restart", "wait", "rename", "diff", "container inspect"),
     "running": ("stop", "kill", "exec", "attach", "pause", "unpause", "top"),
-    "images": ("run", "create", "rmi", "tag", "image inspect"),
+    "image": ("run", "create", "tag", "history", "push", "pull"),
+    "images": ("rmi", "save", "image inspect"),
+    "anything": ("inspect",),
 }
 
 SCRIPT = """\
@@ -24,7 +26,8 @@ _minirt_names() {{
     case "$1" in
         containers) minirt ps -a --format '{{{{.Names}}}}' ;;
         running) minirt ps --format '{{{{.Names}}}}' ;;
-        images) minirt images --format '{{{{.Repository}}}}:{{{{.Tag}}}}' ;;
+        image|images) minirt images --format '{{{{.Repository}}}}:{{{{.Tag}}}}' | grep -v '<none>' ;;
+        anything) _minirt_names containers; _minirt_names images ;;
     esac 2>/dev/null
 }}
 _minirt() {{
@@ -57,7 +60,7 @@ _minirt() {{
     done
     if [[ $word == -* ]]; then
         COMPREPLY=($(compgen -W "$flags" -- "$word"))
-    elif [[ $kind && ( $arguments -eq 0 || $kind != images ) ]]; then
+    elif [[ $kind && ( $arguments -eq 0 || $kind != image ) ]]; then
         COMPREPLY=($(compgen -W "$(_minirt_names $kind)" -- "$word"))
         [[ ${{COMPREPLY[0]}} == *:* && $(type -t __ltrim_colon_completions) ]] && __ltrim_colon_completions "$word"
     else

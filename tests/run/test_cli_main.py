@@ -134,7 +134,9 @@ def test_the_completion_script_completes(tmp_path):
 
     def complete(*words: str) -> list[str]:
         quoted = " ".join(f"'{word}'" for word in words)
-        code = (f"source {script}; compopt() {{ :; }}; COMP_WORDS=({quoted}); COMP_CWORD={len(words) - 1}; _minirt; "
+        names = "case $1 in images) echo box:1; echo 'box:<none>' ;; ps) echo a_box ;; esac"
+        code = (f"source {script}; compopt() {{ :; }}; minirt() {{ {names}; }}; "
+                f"COMP_WORDS=({quoted}); COMP_CWORD={len(words) - 1}; _minirt; "
                 'echo "${COMPREPLY[*]}"')
         return subprocess.run(["bash", "-c", code], capture_output=True, text=True, check=True).stdout.split()
 
@@ -143,4 +145,9 @@ def test_the_completion_script_completes(tmp_path):
     assert complete("minirt", "--explain", "run", "--shm") == ["--shm-size"]
     assert complete("minirt", "container", "l") == ["ls", "list", "logs"]
     assert complete("minirt", "container", "ls", "--no") == ["--no-trunc"]
+    for command in ("push", "history", "save", "rmi"):
+        assert complete("minirt", command, "b") == ["box:1"]
+    assert complete("minirt", "run", "box:1", "b") == []
+    assert complete("minirt", "rmi", "box:1", "b") == ["box:1"]
+    assert complete("minirt", "inspect", "") == ["a_box", "box:1"]
     assert complete("minirt", "ps", "-") == complete("minirt", "container", "ls", "-")
