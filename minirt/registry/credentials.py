@@ -39,8 +39,8 @@ def read() -> dict[str, Any]:
         document = state.read_json(path())
     except FileNotFoundError:
         return {}
-    except ValueError as error:
-        raise BadInputError(f"{path()}: {error}") from None
+    except ValueError as error:  # with the path
+        raise BadInputError(str(error)) from None
     if not isinstance(document, dict) or not isinstance(document.get("auths") or {}, dict):
         raise BadInputError(f"{path()} does not have the form of Docker's configuration")
     return document

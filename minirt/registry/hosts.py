@@ -63,8 +63,8 @@ def settings() -> dict[str, list[str]]:
         said = state.read_json(path)
     except FileNotFoundError:
         said = {}
-    except ValueError as error:
-        raise BadInputError(f"{path}: {error}") from None
+    except ValueError as error:  # with the path
+        raise BadInputError(str(error)) from None
     found: dict[str, list[str]] = {}
     for name in ("insecure-registries", "registry-mirrors"):
         listed = said.get(name) or [] if isinstance(said, dict) else None
