@@ -32,6 +32,18 @@ def branch__one_too_far(test: int, k: int, then: Code, otherwise: Code) -> Code:
     return [(test, 1, 0, k), (JUMP, 0, 0, len(then)), *then, *otherwise]
 
 
+def branch__behind_the_end(test: int, k: int, then: Code, otherwise: Code) -> Code:
+    """leads behind the program's end"""
+    if len(then) <= 255:
+        return [(test, 0, len(then) + 1, k), *then, *otherwise]
+    return [(test, 1, 0, k), (JUMP, 0, 0, len(then)), *then, *otherwise]
+
+
+def branch__a_list_in_the_list(test: int, k: int, then: Code, otherwise: Code) -> Code:
+    """put the instructions of a piece into the list"""
+    return [(test, 0, len(then), k), then, otherwise]  # type: ignore[list-item]
+
+
 def branch__always_a_detour(test: int, k: int, then: Code, otherwise: Code) -> Code:
     """255 instructions can be skipped at once"""
     return [(test, 1, 0, k), (JUMP, 0, 0, len(then)), *then, *otherwise]
@@ -133,15 +145,20 @@ def tree__nothing_beyond(found: Mapping[int, Code], default: Code, beyond: Code)
 
 
 def tree__gaps_forgotten(found: Mapping[int, Code], default: Code, beyond: Code) -> Code:
-    """number 2 got"""
+    """2 leads to the piece of 0, 1, 6 and 300, not to `default`"""
     ranges = [(number, found[number]) for number in sorted(found)]
     return _halve([*ranges, (max(found) + 1, beyond)])
 
 
 def install__length_in_bytes(assembled: bytes) -> None:
-    """Invalid argument"""
+    """eight bytes each"""
     pointer = _Program(len(assembled), assembled)
     syscalls.call("seccomp", SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_SPEC_ALLOW, ctypes.byref(pointer))
+
+
+def install__the_structure_itself(assembled: bytes) -> None:
+    """wants the address"""
+    syscalls.call("seccomp", SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_SPEC_ALLOW, assembled)
 
 
 def install__one_instruction(assembled: bytes) -> None:
