@@ -85,7 +85,7 @@ def write(layout: str, data: bytes) -> str:
 
 
 def chain_ids(diff_ids: Sequence[str]) -> list[str]:
-    """The chain ids, hexadecimal, of layers with these diff ids ("sha256:..."), the lowest first.
+    """The chain ids, hexadecimal, of layers with these diff ids ("sha256:..."), the lowest first; none for no layers.
 
     The lowest layer's chain id is its diff id; each further one is the sha256 of "CHAIN DIFF", the chain id below and
     its own diff id, each with "sha256:" before it and one space between. Sources: OCI image-spec

@@ -39,11 +39,11 @@ def header(entry: Entry) -> bytes:
     """The block of 512 bytes that describes a file, in the form "ustar".
 
     The fields, each as wide as said, one behind the other: `name` (100 bytes), `mode`, `uid`, `gid` (8 each), `size`,
-    the `mtime` in whole seconds (12 each), the sum (8), the `kind` (1), `link` (100), b"ustar\\0" b"00", names of user
-    and group (32 each: none), the `device`'s two numbers (8 each); zeros up to the end. Texts are cut off or filled
-    with zeros; a number is octal digits, with zeros before them, and a zero byte at the end of its field. The sum is
-    that of all 512 bytes, its own field taken for eight spaces, and is written as six octal digits, a zero byte, a
-    space. Source: tar(5) "POSIX ustar Archives".
+    the `mtime` in whole seconds (12 each; the entry has nanoseconds), the sum (8), the `kind` (1), `link` (100),
+    b"ustar\\0" b"00", names of user and group (32 each: none), the `device`'s two numbers (8 each); zeros to the end.
+    Texts are cut off or filled with zeros; a number is octal digits, with zeros before them, and a zero byte at the end
+    of its field. The sum is that of all 512 bytes, its own field taken for eight spaces, and is written as six octal
+    digits, a zero byte, a space. Source: tar(5) "POSIX ustar Archives".
     """
     block = b"".join((
         entry.name[:100].ljust(100, b"\0"), b"%07o\0%07o\0%07o\0" % (entry.mode, entry.uid, entry.gid),
