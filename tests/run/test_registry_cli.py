@@ -239,6 +239,9 @@ def test_login_keeps_what_works_where_docker_looks_and_nobody_else(docker_config
         assert kept["HttpHeaders"] == {"a": "b"} and kept["auths"]["other"] == {"auth": "eDp5"}
         assert base64.b64decode(kept["auths"][registry.host]["auth"]) == b"ada:geheim"
         _, err = minirt("--explain", "pull", f"{registry.host}/tool:1")
+        both = subprocess.run([sys.executable, "-m", "minirt", "--explain", "pull", f"{registry.host}/tool:1"],
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True).stdout
+        assert both.index("HEAD /v2/tool/manifests/1") < both.index("Digest: "), "first what is done, then what it gave"
         assert "geheim" not in err and kept["auths"][registry.host]["auth"] not in err
         assert "existing credentials" in minirt("login", registry.host)[0]
         assert minirt("logout", registry.host)[0] == f"Removing login credentials for {registry.host}\n"
