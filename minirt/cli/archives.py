@@ -6,7 +6,7 @@ import os
 
 from minirt.cli import format as formats
 from minirt.cli.options import PROGRAM, Command, Option, Options
-from minirt.errors import MinirtError, UsageError
+from minirt.errors import MinirtError
 
 FORMATS = ("docker-archive", "oci-archive")
 
@@ -79,7 +79,7 @@ def _tell_of_owners() -> None:
 
 def _known_format(text: str) -> str:
     if text not in FORMATS:
-        raise UsageError(f"known are {' and '.join(FORMATS)}")
+        raise ValueError(f"known are {' and '.join(FORMATS)}")
     return text
 
 

@@ -138,6 +138,9 @@ def _meant(name: str, index: dict[str, Any]) -> list[tuple[dict[str, Any], str]]
             return tags
     identifier, full = lookup.resolve(name)
     mine = [each for each in index["manifests"] if listing.leads_to(each, identifier)]
+    if parsed and parsed.digest:  # as in Docker: a digest means the image, not one of its tags
+        exact = [each for each in mine if parsed.digest in (each["digest"], lookup.digest_of(each))]
+        return [(each, "") for each in exact or mine][:1]
     return [(each, full) for each in mine if lookup.name_of(each) == full or not full][:1]
 
 
