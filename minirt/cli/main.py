@@ -234,7 +234,8 @@ def dispatch(argv: list[str]) -> int:
         elif flag in ("-h", "--help"):
             return _write(1, usage(), 0)
         else:
-            raise UsageError(f"unknown flag: {flag}\n\nUsage:  {PROGRAM} [OPTIONS] COMMAND\n\nRun '{PROGRAM} --help'")
+            raise UsageError(f"unknown flag: {flag}\n\nUsage:  {PROGRAM} [OPTIONS] COMMAND\n\n"
+                             f"Run '{PROGRAM} --help' for more information")
     if not argv:
         return _write(1, usage(), 0)
     if argv[0] == "help":
