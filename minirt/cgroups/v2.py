@@ -130,7 +130,7 @@ def settings(resources: dict[str, Any]) -> list[tuple[str, str]]:
     """What to write for `resources`: (file, text) pairs, without a path.
 
     `resources` has sections, each with fields, all of which may be missing; a field that is missing, None, 0 or empty
-    asks for nothing. -1 means no limit, which these files spell `UNLIMITED`.
+    asks for nothing. -1 means no limit, which these files spell `UNLIMITED` (`_text` does).
 
     - Each field that `FILES` names goes into its file as it stands.
     - "memory" "swap" counts memory *and* swap together, in bytes, as version 1 did; `memory.swap.max` wants the swap
