@@ -9,7 +9,6 @@ With none of these it does all three, at a registry of its own that wants a toke
 
 import os
 import runpy
-import shutil
 import sys
 import tempfile
 import threading
@@ -17,10 +16,14 @@ import threading
 from minirt import state
 from minirt.errors import MinirtError
 from minirt.images import blobs, reference
-from minirt.registry import discover, pull, push, serve
+from minirt.registry import discover, serve
 from minirt.registry.auth import Credentials
-from minirt.registry.client import Manifest, Registry
 from minirt.registry.storage import Storage
+
+try:
+    from minirt.registry import client, pull, push
+except ImportError as error:
+    sys.exit(f"container.py: {error}: `make workshop` installs it")
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 before = runpy.run_path(f"{HERE}/../13-images/container.py")  # `make` and `run` of an image in a directory
@@ -28,10 +31,10 @@ tokens = runpy.run_path(f"{HERE}/tokens.py")
 USER = Credentials("ada", "analytical")
 
 
-def find(image: str) -> tuple[Registry, reference.Reference]:
+def find(image: str) -> tuple[client.Registry, reference.Reference]:
     """The registry that an image's name begins with, and the name taken apart."""
     name = reference.parse(image).tagged()
-    return Registry(f"http://{name.domain}", credentials=USER), name
+    return client.Registry(f"http://{name.domain}", credentials=USER), name
 
 
 def push_image(layout: str, image: str) -> None:
@@ -41,9 +44,10 @@ def push_image(layout: str, image: str) -> None:
     content = blobs.read(layout, first)
     document = state.loads(content)
     for each in [*document["layers"], document["config"]]:
-        how, _ = push.push_blob(registry, name.path, each, push.read_from(blobs.path(layout, each["digest"])))
+        data = blobs.read(layout, each)
+        how, _ = push.push_blob(registry, name.path, each, lambda start, data=data: iter([data[start:]]))
         print(f"{each['digest'][7:19]}: {how}", file=sys.stderr)
-    registry.put_manifest(name.path, name.tag, Manifest(content, first["mediaType"], first["digest"]))
+    registry.put_manifest(name.path, name.tag, client.Manifest(content, first["mediaType"], first["digest"]))
 
 
 def pull_image(layout: str, image: str) -> None:
@@ -63,47 +67,44 @@ def listen(address: str, place: str, **settings) -> serve.Listener:
     return serve.Listener((host, int(port)), Storage(f"{place}/registry"), serve.Settings(**settings))
 
 
-def everything(place: str, command: list[str]) -> int:
-    """Serve, push, pull, run; return the command's exit code."""
+def all_three(place: str, command: str) -> None:
+    """Serve, push and pull an image of the command."""
     registry = listen("127.0.0.1:0", place, routes=tokens["routes"]({USER.user: USER.password}), quiet=True)
     image = f"127.0.0.1:{registry.address[1]}/first/image"
     server = threading.Thread(target=registry.run)
     server.start()
     try:
-        before["make"](f"{place}/made", command[0])
+        before["make"](f"{place}/made", command)
         push_image(f"{place}/made", image)
         pull_image(f"{place}/pulled", image)
     finally:
         registry.stop()
         server.join()
-    return before["run"](f"{place}/pulled", command, place)
 
 
-def main(arguments: list[str]) -> int:
-    option, image = [*arguments, ""][:2] if arguments[:1] and arguments[0].startswith("--") else ["", ""]
-    command = arguments[2:] if option else arguments or ["sh"]
-    if option not in ("", "--pull", "--push", "--serve") or (option and not image):
-        print("container.py: --pull IMAGE, --push IMAGE, --serve HOST:PORT, or a command alone", file=sys.stderr)
-        return 2
-    place = tempfile.mkdtemp(prefix="minirt-")
-    try:
-        if option == "--serve":
-            serve.serve(listen(image, place, routes=discover.routes()))
-        elif option == "--push":
-            before["make"](f"{place}/made", command[0] if command else "sh")
-            push_image(f"{place}/made", image)
-        elif option == "--pull":
-            pull_image(f"{place}/pulled", image)
-            return before["run"](f"{place}/pulled", command, place)
-        else:
-            return everything(place, command)
-        return 0
-    except (MinirtError, OSError, ValueError) as error:
-        print(f"container.py: {error}", file=sys.stderr)
-        return getattr(error, "exit_code", 1)
-    finally:
-        shutil.rmtree(place)
+def main(option: str, image: str, *command: str) -> int:
+    with tempfile.TemporaryDirectory(prefix="minirt-") as place:
+        try:
+            if option == "--serve":
+                serve.serve(listen(image, place, routes=discover.routes()))
+            elif option == "--push":
+                before["make"](f"{place}/made", command[0] if command else "sh")
+                push_image(f"{place}/made", image)
+            else:
+                if option == "--pull":
+                    pull_image(f"{place}/pulled", image)
+                else:
+                    all_three(place, command[0])
+                return before["run"](f"{place}/pulled", list(command), place)
+            return 0
+        except (MinirtError, OSError, ValueError) as error:
+            print(f"container.py: {error}", file=sys.stderr)
+            return getattr(error, "exit_code", 1)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    given = sys.argv[1:] or ["sh"]
+    if given[0].startswith("--") and not (given[0] in ("--pull", "--push", "--serve") and given[1:]):
+        print("container.py: --pull IMAGE, --push IMAGE, --serve HOST:PORT, or a command alone", file=sys.stderr)
+        sys.exit(2)
+    sys.exit(main(*given) if given[0].startswith("--") else main("", "", *given))

@@ -23,7 +23,7 @@ def pull(options: Options) -> int:
     """`minirt pull`."""
     _prepare()
     from minirt.images import reference
-    from minirt.registry import hosts, transfer
+    from minirt.registry import hosts, listing, transfer
     from minirt.registry.progress import Progress
 
     name = reference.parse(options.arguments[0])
@@ -35,7 +35,7 @@ def pull(options: Options) -> int:
     names, registry = [name], None
     if options["all-tags"]:
         registry = hosts.connect(name.domain)
-        names = [reference.Reference(name.domain, name.path, tag) for tag in registry.tags(name.path)]
+        names = [reference.Reference(name.domain, name.path, tag) for tag in listing.tags(registry, name.path)]
     for each in names:
         done = transfer.pull_image(each, options["platform"], progress, registry)
         if not options["quiet"]:

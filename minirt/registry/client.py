@@ -8,7 +8,6 @@ and *manifests*, found by digest or by a tag, in *repositories* that are only na
     GET  /v2/NAME/blobs/DIGEST             one part of it; often a redirect to some storage
     POST /v2/NAME/blobs/uploads/           I bring a blob: tells an address for PATCH (bytes) and PUT (the end)
     PUT  /v2/NAME/manifests/REFERENCE      all parts are there: this is the image
-    GET  /v2/NAME/tags/list, /v2/_catalog  what is there?
 
 Rules of the room:
 
@@ -41,7 +40,6 @@ CHAPTER = 14
 ACCEPT = ", ".join((*documents.INDEX_TYPES, *documents.MANIFEST_TYPES))
 
 LARGEST_MANIFEST = 4 << 20  # bytes (spec.md, "Pushing Manifests", lets a registry refuse more)
-PIECE = 1 << 17             # bytes of a blob at a time: what is lost at most when a connection breaks
 _TIMEOUT = (15, 60)         # seconds to connect, and without a byte
 _TRIES = 5                  # of a request that the registry wants later
 _LONGEST_WAIT = 60          # seconds between two of them
@@ -231,17 +229,6 @@ class Registry:
         media_type = answer.headers.get("Content-Type", "").partition(";")[0].strip()
         return Manifest(content, media_type, digest)
 
-    def digest_of(self, repository: str, reference: str) -> str:
-        """end-3 by HEAD: the digest of a manifest without the manifest, "" when there is none or nobody says."""
-        try:
-            answer = self.request("HEAD", f"/v2/{repository}/manifests/{reference}", pulling(repository),
-                                  headers={"Accept": ACCEPT})
-        except RegistryError as error:
-            if error.status in (404, 405):
-                return ""
-            raise
-        return answer.headers.get("Docker-Content-Digest", "")
-
     def blob(self, repository: str, digest: str, start: int = 0) -> requests.Response:
         """end-2: a blob from byte `start` on; its bytes come as the answer's body is read. Raises RegistryError.
 
@@ -307,28 +294,6 @@ class Registry:
         if got != manifest.digest:
             raise BadInputError(f"{self.base} took the manifest {manifest.digest} for {got}")
 
-    # -- discovery ----------------------------------------------------------------------------------------------------
-
-    def tags(self, repository: str) -> Iterator[str]:
-        """end-8: the tags of a repository."""
-        return self._listed(f"/v2/{repository}/tags/list", "tags", pulling(repository))
-
-    def catalog(self) -> Iterator[str]:
-        """The repositories of the registry, as docker-registry tells them."""
-        return self._listed("/v2/_catalog", "repositories", "registry:catalog:*")
-
-    def _listed(self, address: str, key: str, scope: str) -> Iterator[str]:
-        seen = set()
-        while address and address not in seen:
-            seen.add(address)
-            answer = self.request("GET", address, scope)
-            try:
-                found = state.loads(read(answer, LARGEST_MANIFEST))[key] or []
-                yield from (str(each) for each in found)
-            except (ValueError, KeyError, TypeError):
-                raise BadInputError(f"{answer.url} does not answer with a list of {key}") from None
-            address = next_page(answer.url, answer.headers.get("Link", ""))
-
 
 def pulling(repository: str) -> str:
     """What a token has to allow for reading a repository (docs/spec/auth/scope.md)."""
@@ -347,26 +312,10 @@ def wait_before(again: int, retry_after: str) -> float:
     return min(seconds, _LONGEST_WAIT)
 
 
-def next_page(url: str, link: str) -> str:
-    """The address of a list's next page, "" when this was the last: of a Link header `</v2/_catalog?last=b>;
-    rel="next"` what stands in the brackets, seen from `url`. Raises BadInputError when it leads to another server.
-    Sources: spec.md "Listing Tags", RFC 8288 section 3."""
-    address, _, parameters = link.partition(">")
-    if not address.startswith("<") or "next" not in parameters:
-        return ""
-    there = urljoin(url, address[1:])
-    if origin(there) != origin(url):
-        raise BadInputError(f"the list at {url} goes on at another server, {there[:200]}")
-    return there
-
-
 def unreachable(method: str, url: str, error: Exception) -> RegistryError:
     """The sentence for a request that got no answer, in the words of Docker's daemon where it has some."""
-    text, reason = str(error), "no answer"
-    for sign, meaning in _REASONS:
-        if sign in text:
-            reason = meaning.format(netloc=urlsplit(url).netloc, host=urlsplit(url).hostname)
-            break
+    reason = next((meaning for sign, meaning in _REASONS if sign in str(error)), "no answer")
+    reason = reason.format(netloc=urlsplit(url).netloc, host=urlsplit(url).hostname)
     return RegistryError(f"{method.capitalize()} \"{url}\": {reason}")
 
 

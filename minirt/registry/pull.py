@@ -42,18 +42,8 @@ class Found:
     repository: str
     top: Manifest
     manifest: Manifest
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """The descriptor of the configuration."""
-        config: dict[str, Any] = self.manifest.document["config"]
-        return config
-
-    @property
-    def layers(self) -> list[dict[str, Any]]:
-        """The descriptors of the layers, the lowest first."""
-        layers: list[dict[str, Any]] = self.manifest.document["layers"]
-        return layers
+    config: dict[str, Any]        # the descriptor of its configuration
+    layers: list[dict[str, Any]]  # the descriptors of its layers, the lowest first
 
 
 def find(registry: Registry, repository: str, name: str, platform: str = "") -> Found:
@@ -73,8 +63,9 @@ def find(registry: Registry, repository: str, name: str, platform: str = "") -> 
         return images_of(read[digest].document)
 
     chosen, _ = documents.follow({"digest": top.digest}, document, platform)
-    check_manifest(read[chosen["digest"]])
-    return Found(repository, top, read[chosen["digest"]])
+    manifest = read[chosen["digest"]]
+    config, *layers = parts_of(manifest)
+    return Found(repository, top, manifest, config, layers)
 
 
 def images_of(document: dict[str, Any]) -> dict[str, Any]:
@@ -89,8 +80,11 @@ def images_of(document: dict[str, Any]) -> dict[str, Any]:
     return {**document, "manifests": entries}
 
 
-def check_manifest(manifest: Manifest) -> None:
-    """Raises BadInputError unless it is an image's manifest, with a digest and a size for each part of it."""
+def parts_of(manifest: Manifest) -> list[dict[str, Any]]:
+    """The descriptors in an image's manifest, each with a digest and a size: its configuration, then its layers.
+
+    Raises BadInputError when it is no such manifest.
+    """
     document = manifest.document
     if document.get("schemaVersion") == 1 or manifest.media_type.startswith(SCHEMA_1):
         raise BadInputError("the registry has this image in Docker's first format (schema 1), which nobody makes since "
@@ -104,6 +98,7 @@ def check_manifest(manifest: Manifest) -> None:
             raise BadInputError(f"{part['digest'][:40]}: only sha256 is supported")
     if parts[0]["size"] > 2 * LARGEST_MANIFEST:
         raise BadInputError(f"the configuration of the image claims {parts[0]['size']} bytes")
+    return parts
 
 
 def fetch(registry: Registry, repository: str, descriptor: dict[str, Any], start: int = 0) -> Iterator[bytes]:

@@ -19,8 +19,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
-from minirt.errors import BadInputError
-from minirt.registry.client import PIECE, Registry, RegistryError
+from minirt.registry.client import Registry, RegistryError
 
 CHAPTER = 14
 
@@ -90,22 +89,3 @@ def upload(registry: Registry, repository: str, address: str, size: int, pieces:
             before, start = start, registry.received(repository, address)
             failures = 0 if start > before else failures + 1
     return address
-
-
-def check_whole(manifest: dict[str, Any], there: Callable[[str], bool]) -> None:
-    """Raises BadInputError when the store lacks a blob that the manifest names: a push that cannot succeed should not
-    begin."""
-    for each in [manifest["config"], *manifest["layers"]]:
-        if not there(each["digest"]):
-            raise BadInputError(f"the image store lacks the blob {each['digest']}: pull or load the image again")
-
-
-def read_from(path: str) -> Open:
-    """How `push_blob` wants a file's bytes: a function that opens it and gives them from a place on, in pieces."""
-    def pieces(start: int) -> Iterator[bytes]:
-        with open(path, "rb", buffering=0) as file:
-            file.seek(start)
-            while piece := file.read(PIECE):
-                yield piece
-
-    return pieces

@@ -15,6 +15,7 @@ Sources: RFC 9110, RFC 9112; sendfile(2), shutdown(2).
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import select
 import signal
@@ -23,6 +24,7 @@ import ssl
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler
 
@@ -35,6 +37,8 @@ from minirt.registry.storage import Refused, Storage
 
 CONNECTIONS = 200
 MANIFESTS = 2  # that are read at the same time
+LARGEST_MANIFEST = 4 << 20  # bytes
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 GRACE = 10.0  # seconds that answers may still take when the registry is asked to stop
 LINGER = 2.0, 64 << 20  # seconds, and bytes, to let a client read a refusal while it is still sending
 VERSION = {"Docker-Distribution-API-Version": "registry/2.0"}
@@ -92,8 +96,9 @@ class Connection(BaseHTTPRequestHandler):
             body = Body(self)
             user = self._user()
             headers = {name.title(): value for name, value in self.headers.items()}
-            request = Request(self.command, self.path, headers, body, user)
-            with self.server.manifests if "/manifests/" in self.path and self.command == "PUT" else _NOTHING:
+            manifest = self.command == "PUT" and "/manifests/" in self.path
+            request = Request(self.command, self.path, headers, _document(body) if manifest else body, user)
+            with self.server.manifests if manifest else _NOTHING:
                 answer = server.answer(self.server.storage, request, settings.routes)
         except Refused as error:
             answer = server.refusal(error)
@@ -102,15 +107,22 @@ class Connection(BaseHTTPRequestHandler):
             answer = server.as_json({"errors": [{"code": "UNKNOWN", "message": f"bad request: {error}"}]}, 400)
         except (ConnectionError, TimeoutError):
             raise
-        except Exception as error:  # a disk that fails, an index.json that somebody broke: told here, not to clients
-            self.log(f"{self.command} {self.path} failed: {type(error).__name__}: {error} ({place_of(error)})")
-            told = {"errors": [{"code": "UNKNOWN", "message": "the registry cannot do it: its log says why"}]}
-            answer = server.as_json(told, 500)
+        except Exception as error:
+            answer = self._failed(error)
         self._send(answer, keep=body is not None and self._read_rest(body))
         if self.close_connection:
             self._linger()
 
     do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = _answer
+
+    def _failed(self, error: Exception) -> Answer:
+        """What to answer when the disk is full, or fails, or somebody broke an index.json: the log says which."""
+        if isinstance(error, OSError) and error.errno in FULL:
+            full = "the registry's disk is full; what has arrived stays, send the rest later"
+            return server.refusal(Refused("UNKNOWN", full))
+        self.log(f"{self.command} {self.path} failed: {type(error).__name__}: {error} ({place_of(error)})")
+        told = {"errors": [{"code": "UNKNOWN", "message": "the registry cannot do it: its log says why"}]}
+        return server.as_json(told, 500)
 
     def _user(self) -> str:
         users = self.server.settings.users
@@ -212,6 +224,16 @@ class Connection(BaseHTTPRequestHandler):
 
 
 _PRINTABLE = bytes(byte if 32 <= byte < 127 else ord("?") for byte in range(256))
+
+
+def _document(body: Body) -> Iterator[memoryview]:
+    """The body of a request that brings a manifest. Raises Refused (SIZE_INVALID) where it is too long for one."""
+    left = LARGEST_MANIFEST
+    for piece in body:
+        left -= len(piece)
+        if left < 0:
+            raise Refused("SIZE_INVALID", f"a manifest has at most {LARGEST_MANIFEST >> 20} MiB here")
+        yield piece
 
 
 class _Nothing:

@@ -17,7 +17,6 @@ Source: OCI distribution-spec, spec.md; each function names its row in the table
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -26,8 +25,6 @@ from urllib.parse import parse_qsl, unquote
 
 from minirt import state
 from minirt.registry.storage import TAG, Manifest, Refused, Storage, Upload, checked
-
-LARGEST_MANIFEST = 4 << 20
 
 # The specification's codes, and the status of each.
 STATUS = {
@@ -193,13 +190,8 @@ def put_manifest(storage: Storage, request: Request, name: str, reference: str) 
     algorithm = "sha256" if tag else checked(reference).partition(":")[0]
     if tag and not TAG.fullmatch(tag):
         raise Refused("TAG_INVALID", f"{tag!r} is no tag: letters, digits and . _ -, at most 128 of them")
-    data = bytearray()
-    for piece in request.body:
-        data += piece
-        if len(data) > LARGEST_MANIFEST:
-            raise Refused("SIZE_INVALID", f"a manifest has at most {LARGEST_MANIFEST >> 20} MiB here")
     kind = request.headers.get("Content-Type", "").partition(";")[0].strip()
-    manifest = Manifest(kind, bytes(data), algorithm)
+    manifest = Manifest(kind, b"".join(map(bytes, request.body)), algorithm)
     if not tag and manifest.digest != reference:
         raise Refused("DIGEST_INVALID", f"the digest of this manifest is {manifest.digest}, not {reference}")
     repository.put_manifest(manifest, tag)
@@ -229,27 +221,22 @@ def find(routes: Routes, method: str, path: str) -> tuple[Callable[..., Answer],
     HEAD is answered as GET is. Raises Refused: NAME_UNKNOWN for a path that the table does not have, UNSUPPORTED where
     it has other methods only.
     """
-    known = False
     methods: list[str] = []
     for verb, pattern, function in routes:
         pattern = pattern.replace("{name}", "(?P<name>.+)").replace("{", "(?P<").replace("}", ">[^/]+)")
         if hit := re.fullmatch(pattern + "?" * pattern.endswith("/"), path):
             if function and (verb == method or (verb, method) == ("GET", "HEAD")):
                 return function, hit.groupdict()
-            known, methods = True, methods + [verb] * bool(function)
-    if known:
-        raise Refused("UNSUPPORTED", f"{method} is not allowed here", {"Allow": ", ".join(methods)})
+            methods.append(verb if function else "")
+    if methods:
+        raise Refused("UNSUPPORTED", f"{method} is not allowed here", {"Allow": ", ".join(filter(None, methods))})
     raise Refused("NAME_UNKNOWN", f"there is nothing at {path}")
 
 
 def answer(storage: Storage, request: Request, routes: Routes = ROUTES) -> Answer:
-    """Answer one request. Raises nothing for what a client does wrong, or for a full disk."""
+    """Answer one request. Raises nothing for what a client does wrong."""
     try:
         function, pieces = find(routes, request.method, request.path)
         return function(storage, request, **pieces)
     except Refused as error:
         return refusal(error)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise
-        return refusal(Refused("UNKNOWN", "the registry's disk is full; what has arrived stays, send the rest later"))

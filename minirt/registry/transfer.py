@@ -15,8 +15,10 @@ from minirt.errors import BadInputError, KernelError, MinirtError, NotFoundError
 from minirt.images import archive, assemble, documents, inspect, lookup, reference, store
 from minirt.images.reference import Reference
 from minirt.registry import hosts, pull, push
-from minirt.registry.client import Manifest, Registry, RegistryError
+from minirt.registry.client import ACCEPT, Manifest, Registry, RegistryError, pulling, pushing
 from minirt.registry.progress import Progress
+
+PIECE = 1 << 17  # bytes of a blob that are sent at a time
 
 
 class Layer:
@@ -75,7 +77,7 @@ def pull_image(name: Reference, platform: str, progress: Progress, registry: Reg
             continue  # whatever it is, the registry itself will have it or tell why not
     registry = registry or hosts.connect(name.domain)
     try:
-        digest = "" if platform else registry.digest_of(name.path, wanted)
+        digest = "" if platform else _digest_of(registry, name.path, wanted)
         if digest and _has(name, digest):
             progress.line(f"{wanted}: Pulling from {name.path}")
             return Pulled(name, digest, False)
@@ -93,6 +95,18 @@ def pull_image(name: Reference, platform: str, progress: Progress, registry: Reg
     if fresh:
         _take(registry, name, found, config, progress)
     return Pulled(name, found.top.digest, fresh)
+
+
+def _digest_of(registry: Registry, repository: str, wanted: str) -> str:
+    """end-3 by HEAD: the digest of a manifest without the manifest, "" when there is none or nobody says."""
+    address = f"/v2/{repository}/manifests/{wanted}"
+    try:
+        answer = registry.request("HEAD", address, pulling(repository), headers={"Accept": ACCEPT})
+    except RegistryError as error:
+        if error.status in (404, 405):
+            return ""
+        raise
+    return answer.headers.get("Docker-Content-Digest", "")
 
 
 def _has(name: Reference, digest: str, manifest: str = "") -> bool:
@@ -147,13 +161,15 @@ def push_image(name: Reference, progress: Progress, registry: Registry | None = 
     if descriptor is None:
         raise NotFoundError(f"An image does not exist locally with the tag: {name.familiar_repository()}")
     chosen, document = documents.follow(descriptor, lambda each: lookup.read_blob(each["digest"]))
-    push.check_whole(document, lambda digest: os.path.exists(lookup.blob_path(digest)))
+    for each in [document["config"], *document["layers"]]:
+        if not os.path.exists(lookup.blob_path(each["digest"])):  # a push that cannot succeed should not begin
+            raise BadInputError(f"the image store lacks the blob {each['digest']}: pull or load the image again")
     content = state.read_file(lookup.blob_path(chosen["digest"]))
     media_type = str(document.get("mediaType") or chosen.get("mediaType") or documents.MANIFEST_TYPE)
     registry = registry or hosts.connect(name.domain)
     near = neighbours(name)
     try:
-        registry.ping(push_scope(name))
+        registry.ping(pushing(name.path))
         for each in [*document["layers"], document["config"]]:
             label = "" if each is document["config"] else short(each["digest"])
             how, source = push.push_blob(registry, name.path, each, _shown(each, progress),
@@ -172,21 +188,17 @@ def push_image(name: Reference, progress: Progress, registry: Registry | None = 
 def _shown(descriptor: dict[str, Any], progress: Progress) -> push.Open:
     """How a blob's bytes are read, with the user watching them go."""
     digest, size = descriptor["digest"], descriptor["size"]
-    read = push.read_from(lookup.blob_path(digest))
 
     def pieces(start: int) -> Iterator[bytes]:
-        for piece in read(start):
-            yield piece
-            start += len(piece)
-            if size > push.SMALL:
-                progress.step(short(digest), "Pushing", start, size)
+        with open(lookup.blob_path(digest), "rb", buffering=0) as file:
+            file.seek(start)
+            while piece := file.read(PIECE):
+                yield piece
+                start += len(piece)
+                if size > push.SMALL:
+                    progress.step(short(digest), "Pushing", start, size)
 
     return pieces
-
-
-def push_scope(name: Reference) -> str:
-    """What the first request asks a token for."""
-    return f"repository:{name.path}:pull,push"
 
 
 def neighbours(name: Reference) -> dict[str, list[str]]:

@@ -11,7 +11,7 @@ from chapters import contents, skeleton, tree
 
 TABLE = contents.read()
 LONGEST_CORE = 600  # lines to follow; most chapters have less than 150
-LONGER = {14: 700}  # two programs, a client and a server, each readable alone
+LONGER = {14: 636}  # two programs, a client and a server, each readable alone
 
 
 def test_the_chapters_are_numbered_in_order_and_named_by_it() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from minirt.errors import BadInputError, MinirtError
-from minirt.registry import auth, client, pull, push
+from minirt.registry import auth, client, listing, pull, push
 from minirt.registry.auth import Challenge, Credentials
 from minirt.registry.client import Registry, RegistryError
 from tests import played_registry as played
@@ -293,12 +293,12 @@ def test_lists_go_on_over_their_pages_but_not_to_another_server(registry: played
     for number in range(5):
         registry.add(f"r{number}", "1", b"")
         registry.add("r0", f"t{number}", b"")
-    assert list(reach(registry).tags("r0")) == ["1", "t0", "t1", "t2", "t3", "t4"]
-    assert list(reach(registry).catalog()) == ["r0", "r1", "r2", "r3", "r4"]
-    assert client.next_page("http://a/v2/_catalog", '</v2/_catalog?last=b>; rel="next"') == "http://a/v2/_catalog?last=b"
-    assert client.next_page("http://a/v2/_catalog", "") == ""
+    assert list(listing.tags(reach(registry), "r0")) == ["1", "t0", "t1", "t2", "t3", "t4"]
+    assert list(listing.catalog(reach(registry))) == ["r0", "r1", "r2", "r3", "r4"]
+    assert listing.next_page("http://a/v2/_catalog", '</v2/_catalog?last=b>; rel="next"') == "http://a/v2/_catalog?last=b"
+    assert listing.next_page("http://a/v2/_catalog", "") == ""
     with pytest.raises(BadInputError, match="another server"):
-        client.next_page("http://a/v2/_catalog", '<http://b/v2/_catalog>; rel="next"')
+        listing.next_page("http://a/v2/_catalog", '<http://b/v2/_catalog>; rel="next"')
 
 
 @pytest.mark.parametrize(("port", "sentence"), [(1, "connect: connection refused")])
