@@ -43,12 +43,16 @@ def main(arguments: list[str]) -> int:
     options = {"--hostname": "box", "--init": "", "--ipc": "private", "--shm-size": str(64 << 20)}
     while arguments and arguments[0] in options:
         name = arguments.pop(0)
+        if name != "--init" and not arguments:
+            sys.exit(f"container.py: {name} wants a value")
         options[name] = "yes" if name == "--init" else arguments.pop(0)
     if arguments and arguments[0].startswith("--"):
         sys.exit(f"container.py does not know {arguments[0]}")
     directory, command = (arguments or ["/"])[0], arguments[1:] or SHOW
     if not os.path.isdir(directory):
         sys.exit(f"container.py: {directory} is no directory: ROOTFS comes before the command, / is this machine's own")
+    if options["--ipc"] not in ("private", "host") or not options["--shm-size"].isdecimal():
+        sys.exit("container.py: --ipc wants private or host, --shm-size wants a number of bytes")
 
     def become_the_command() -> int:
         try:

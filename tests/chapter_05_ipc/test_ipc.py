@@ -261,3 +261,9 @@ def test_the_container_program_leaves_nothing_in_shared_memory(container: Callab
 def test_the_container_program_returns_the_commands_exit_code(container: Callable[..., Any]) -> None:
     assert container("/", "sh", "-c", "exit 41").status == 41
     assert container("/", "sh", "-c", "kill -KILL $$; exit 5").status == 5, "number 1 does not hear itself"
+
+
+def test_the_container_program_answers_wrong_use_with_a_sentence(container: Callable[..., Any]) -> None:
+    for wrong in (["--hostname"], ["--ipx", "host", "/"], ["--shm-size", "big", "/"], ["--ipc", "hosts", "/"]):
+        ran = container(*wrong)
+        assert ran.status and ran.stderr.startswith("container.py") and ran.stderr.count("\n") == 1, ran
