@@ -10,6 +10,7 @@ ROOTFS is a directory with all that the command needs, or / for a view of this m
 namespace, and the cable.
 """
 
+import ipaddress
 import os
 import sys
 import warnings  # noqa: F401  os.execvp imports it, and in another root there is no Python to import from
@@ -48,14 +49,24 @@ def main(arguments: list[str]) -> int:
     options = {"--network": "none", "--address": "10.6.0.2/24", "--gateway": "10.6.0.1/24", "--mac-address": ""}
     while arguments and arguments[0] in options:
         name = arguments.pop(0)
+        if not arguments:
+            sys.exit(f"container.py: {name} wants a value")
         options[name] = arguments.pop(0)
     if arguments and arguments[0].startswith("--"):
         sys.exit(f"container.py does not know {arguments[0]}")
     directory, command = (arguments or ["/"])[0], arguments[1:] or SHOW
     if not os.path.isdir(directory):
         sys.exit(f"container.py: {directory} is no directory: ROOTFS comes before the command, / is this machine's own")
+    if options["--network"] not in ("none", "host", "cable"):
+        sys.exit("container.py: --network wants none, host or cable")
     cable = options["--network"] == "cable"
-    hardware = net.hardware_address(options["--mac-address"]) if options["--mac-address"] else b""
+    try:
+        hardware = net.hardware_address(options["--mac-address"]) if options["--mac-address"] else b""
+        for end in ("--address", "--gateway"):
+            if str(ipaddress.IPv4Interface(options[end])) != options[end]:
+                raise ValueError(f"{end} wants an address and the bits of its network, as in 10.6.0.2/24")
+    except ValueError as error:
+        sys.exit(f"container.py: {error}")
     entered, laid = os.pipe(), os.pipe()
 
     def contained() -> None:

@@ -269,3 +269,9 @@ def test_the_container_program_has_an_interface(container: Callable[..., Any]) -
     assert ran.stdout == "lo\n", ran.stderr
     machine = "".join(f"{name}\n" for name in sorted(os.listdir("/sys/class/net")))
     assert container("--network", "host", "/", "sh", "-c", "ls /sys/class/net").stdout == machine
+
+
+def test_the_container_program_answers_wrong_use_with_a_sentence(container: Callable[..., Any]) -> None:
+    for wrong in (["--network"], ["--network", "cabel", "/"], ["--mac-address", "02", "/"], ["--gateway", "10.6.0.1"]):
+        ran = container(*wrong)
+        assert ran.status and ran.stderr.startswith("container.py") and ran.stderr.count("\n") == 1, ran
