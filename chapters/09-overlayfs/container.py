@@ -35,14 +35,24 @@ def become(command: list[str], layers: list[str], upper: str, work: str, root: s
 
 
 def main(arguments: list[str]) -> int:
-    place = tempfile.mkdtemp(prefix="minirt-")
-    upper = f"{place}/upper"
-    if arguments[:1] == ["--keep"]:
-        upper, arguments = os.path.abspath(arguments[1]), arguments[2:]
-    work, root = f"{upper}.work", f"{place}/root"
-    for directory in (upper, work, root):
-        os.makedirs(directory, exist_ok=True)
+    kept = ""
+    if arguments[:1] == ["--keep"] and arguments[1:]:
+        kept, arguments = os.path.abspath(arguments[1]), arguments[2:]
+    if not arguments or arguments[0].startswith("--"):
+        sys.exit("container.py wants a LAYER; its option is --keep UPPER")
     layers = [os.path.abspath(layer) for layer in arguments[0].split(":")]
+    for layer in layers:
+        if not os.path.isdir(layer):
+            sys.exit(f"container.py: {layer} is no directory: LAYER comes before the command, / is this machine's own")
+    place = tempfile.mkdtemp(prefix="minirt-")
+    upper = kept or f"{place}/upper"
+    work, root = f"{upper}.work", f"{place}/root"
+    try:
+        for directory in (upper, work, root):
+            os.makedirs(directory, exist_ok=True)
+    except OSError as error:
+        shutil.rmtree(place)
+        sys.exit(f"container.py: {upper}: {error.strerror}")
     child, _ = pid.birth()
     if not child:
         try:

@@ -281,6 +281,12 @@ def test_the_container_program_keeps_the_layers_as_they_are(
     assert not (layer / "added").exists()
 
 
+def test_the_container_program_answers_wrong_use_with_a_sentence(container: Callable[..., Any]) -> None:
+    for wrong in ([], ["--keep"], ["--kep", "upper", "/"], ["/:/nowhere", "true"], ["--keep", "/etc/passwd", "/"]):
+        ran = container(*wrong)
+        assert ran.status and ran.stderr.startswith("container.py") and ran.stderr.count("\n") == 1, ran
+
+
 def test_two_containers_share_a_layer_and_no_change(
         layer: Path, tmp_path: Path, container: Callable[..., Any]) -> None:
     first = container(str(layer), "sh", "-c", "echo mine > /etc/motd; read line < /etc/motd; echo $line")
