@@ -15,6 +15,7 @@ import sys
 import tempfile
 
 from minirt import capabilities, overlay
+from minirt.errors import MinirtError
 from minirt.kernel import process
 from minirt.namespaces import ipc, mnt, pid, uts
 
@@ -52,11 +53,21 @@ def main(arguments: list[str]) -> int:
     words: dict[str, list[str]] = {"--cap-add": [], "--cap-drop": [], "--user": ["0"], "--no-new-privileges": []}
     while arguments and arguments[0] in words:
         name = arguments.pop(0)
+        if name != "--no-new-privileges" and not arguments:
+            sys.exit(f"container.py: {name} wants a value")
         words[name].append("yes" if name == "--no-new-privileges" else arguments.pop(0))
     if not arguments or arguments[0].startswith("--"):
         sys.exit("container.py wants a LAYER; its options are " + ", ".join(words))
     layers, command = [os.path.abspath(layer) for layer in arguments[0].split(":")], arguments[1:] or SHOW
-    keep = capabilities.mask(capabilities.choose(words["--cap-add"], words["--cap-drop"]))
+    for layer in layers:
+        if not os.path.isdir(layer):
+            sys.exit(f"container.py: {layer} is no directory: LAYER comes before the command, / is this machine's own")
+    if not words["--user"][-1].isdecimal():
+        sys.exit("container.py: --user wants the number of a user, as `id -u` prints it")
+    try:
+        keep = capabilities.mask(capabilities.choose(words["--cap-add"], words["--cap-drop"]))
+    except MinirtError as error:
+        sys.exit(f"container.py: {error}")
     place = tempfile.mkdtemp(prefix="minirt-")
     for name in ("upper", "work", "root"):
         os.mkdir(f"{place}/{name}", 0o755)

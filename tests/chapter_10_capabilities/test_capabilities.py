@@ -432,3 +432,9 @@ def test_the_container_program_keeps_fourteen(container: Callable[..., Any]) -> 
     assert shown == [0, 0, 0, DOCKERS, 0, 1]
     assert container("--cap-drop", "ALL", "/", "sh", "-c", "chown 1 /etc/hostname").status == 1
     assert container("--cap-drop", "ALL", "--cap-add", "chown", "/", "sh", "-c", "chown 1 /etc/hostname").status == 0
+
+
+def test_the_container_program_answers_wrong_use_with_a_sentence(container: Callable[..., Any]) -> None:
+    for wrong in ([], ["--cap-add"], ["--user", "bob", "/"], ["/nowhere", "true"]):
+        ran = container(*wrong)
+        assert ran.status and ran.stderr.startswith("container.py") and ran.stderr.count("\n") == 1, ran
