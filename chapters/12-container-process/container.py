@@ -33,15 +33,24 @@ def main(arguments: list[str]) -> int:
     options = {"--spec": "", "--terminal": "", "--user": "0:0", "--join": ""}
     while arguments and arguments[0] in options:
         name = arguments.pop(0)
+        if name in ("--user", "--join") and not arguments:
+            sys.exit(f"container.py: {name} wants a value")
         options[name] = arguments.pop(0) if name in ("--user", "--join") else "yes"
+    if arguments and arguments[0].startswith("--"):
+        sys.exit(f"container.py does not know {arguments[0]}")
     root = "/" if options["--join"] else (arguments or ["/"]).pop(0)
+    if not os.path.isdir(root):
+        sys.exit(f"container.py: {root} is no directory: ROOTFS comes before the command, / is this machine's own")
     wanted = spec.default(arguments or SHOW, root, "box")
     wanted["process"] |= {"terminal": bool(options["--terminal"]), "user": {"name": options["--user"]}}
     if options["--spec"]:
         print(state.dumps(wanted, indent=2))
         return 0
     if options["--join"]:
-        waiting: handle.Handle = join.prepare(os.pidfd_open(int(options["--join"])), wanted)
+        try:
+            waiting: handle.Handle = join.prepare(os.pidfd_open(int(options["--join"])), wanted)
+        except (OSError, OverflowError, ValueError):
+            sys.exit("container.py: --join wants the number of a running process, as `ps` prints it")
     else:
         waiting = launch.prepare(wanted)
     try:

@@ -213,6 +213,9 @@ def test_the_container_program_tells_why_it_could_not(container: Callable[..., A
     ran = container("/", "/etc/passwd")
     assert (ran.status, ran.stderr) == (126, 'container.py: exec: "/etc/passwd": permission denied\n')
     assert container("/", "nothing-of-that-name").status == 127
+    for wrong in (["--join"], ["--join", "word", "true"], ["--spek", "/"], ["/nowhere", "true"]):
+        ran = container(*wrong)
+        assert ran.status and ran.stderr.startswith("container.py") and ran.stderr.count("\n") == 1, ran
 
 
 def test_the_container_program_has_a_terminal(container: Callable[..., Any]) -> None:
