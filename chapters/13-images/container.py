@@ -75,6 +75,10 @@ def main(arguments: list[str]) -> int:
     try:
         if arguments[:1] == ["--layout"]:
             layout, arguments = os.path.abspath(arguments[1]), arguments[2:]
+            if not os.path.isfile(f"{layout}/index.json"):
+                raise BadInputError(f"{layout} is no OCI image layout: it has no index.json")
+        elif arguments and arguments[0].startswith("--"):
+            sys.exit(f"container.py does not know {arguments[0]}")
         else:
             arguments = arguments or ["sh"]
             make(layout, arguments[0])

@@ -420,6 +420,12 @@ def test_the_container_program_runs_an_image_that_it_made(container: Callable[..
     assert (ran.status, ran.stdout) == (3, "/bin/sh\n"), ran.stderr
 
 
+def test_the_container_program_answers_wrong_use_with_a_sentence(container: Callable[..., Any]) -> None:
+    for wrong in (["--layout"], ["--layout", "/nowhere"], ["--layot", "/"]):
+        ran = container(*wrong)
+        assert ran.status and ran.stderr.startswith("container.py") and ran.stderr.count("\n") == 1, ran
+
+
 def layout(place: Path, *layers: bytes, spoil: bool = False) -> Path:
     """An image in a directory, made without the modules that are judged."""
     config = json.dumps({"architecture": documents.architecture(), "os": "linux",
