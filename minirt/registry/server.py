@@ -229,7 +229,7 @@ def find(routes: Routes, method: str, path: str) -> tuple[Callable[..., Answer],
                 return function, hit.groupdict()
             methods.append(verb if function else "")
     if methods:
-        raise Refused("UNSUPPORTED", f"no {method} here (is it read-only?)", {"Allow": ", ".join(filter(None, methods))})
+        raise Refused("UNSUPPORTED", f"no {method} here (read-only?)", {"Allow": ", ".join(filter(None, methods))})
     raise Refused("NAME_UNKNOWN", f"there is nothing at {path}")
 
 
