@@ -56,6 +56,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("minirt")
     group.addoption("--chapter", type=int, metavar="N", help="only the tests of the chapters 0 to N, in their order")
     group.addoption("--cage-seconds", type=float, default=SECONDS, metavar="S", help="time limit of a caged test")
+    group.addoption("--patience", type=float, default=1, metavar="N", help="N times each limit, for an emulated machine")
     group.addoption("--cage-root", default="overlay", choices=["overlay", "shared"], help="see chapters.cage.Cage")
 
 
@@ -170,7 +171,7 @@ def caged_reports(item: pytest.Item) -> list[pytest.TestReport]:
         else:
             strays.append(message["came back"])
 
-    seconds = _marked(item, "limit", item.config.getoption("cage_seconds"))
+    seconds = _marked(item, "limit", item.config.getoption("cage_seconds")) * item.config.getoption("patience")
     limits = cage.Limits(seconds, _marked(item, "memory", 1024) << 20)
     stacks = os.memfd_create("stacks", os.MFD_CLOEXEC)
     outcome = None

@@ -6,6 +6,7 @@ import os
 import socket
 import struct
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -258,6 +259,7 @@ def test_hardware_addresses_are_read_as_they_are_written() -> None:
 
 @pytest.mark.limit(20)
 def test_the_container_program_has_an_interface(container: Callable[..., Any]) -> None:
+    machine = sorted(os.listdir("/sys/class/net"))
     ran = container("--network", "cable", "--mac-address", "02:00:00:00:00:42", "/", "sh", "-c",
                     "cat /sys/class/net/eth0/address; cat /proc/net/route; exit 3")
     assert ran.status == 3, ran.stderr
@@ -267,8 +269,11 @@ def test_the_container_program_has_an_interface(container: Callable[..., Any]) -
     assert routes == [["eth0", "00000000", "0100060A"], ["eth0", "0000060A", "00000000"]]
     ran = container("/", "sh", "-c", "ls /sys/class/net")
     assert ran.stdout == "lo\n", ran.stderr
-    machine = "".join(f"{name}\n" for name in sorted(os.listdir("/sys/class/net")))
-    assert container("--network", "host", "/", "sh", "-c", "ls /sys/class/net").stdout == machine
+    deadline = time.monotonic() + 5  # a cable goes some time after the namespace of its other end
+    while sorted(os.listdir("/sys/class/net")) != machine and time.monotonic() < deadline:
+        time.sleep(0.02)
+    shown = container("--network", "host", "/", "sh", "-c", "ls /sys/class/net").stdout
+    assert shown.split() == machine
 
 
 def test_the_container_program_answers_wrong_use_with_a_sentence(container: Callable[..., Any]) -> None:

@@ -47,7 +47,8 @@ part start minirt run -d --name long busybox sleep 1000
 part exec minirt exec long sh -c 'echo joined; exit 3'
 part remove minirt rm -f long
 for chapter in CHAPTERS; do
-    part "$chapter" /usr/bin/python3.11 -m pytest -p no:faulthandler --color=no -q "tests/chapter_$chapter"
+    part "$chapter" /usr/bin/python3.11 -m pytest -p no:faulthandler --color=no --patience 5 -q \\
+        "tests/chapter_$chapter"
 done
 echo '== end'
 echo o >/proc/sysrq-trigger
