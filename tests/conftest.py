@@ -56,7 +56,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("minirt")
     group.addoption("--chapter", type=int, metavar="N", help="only the tests of the chapters 0 to N, in their order")
     group.addoption("--cage-seconds", type=float, default=SECONDS, metavar="S", help="time limit of a caged test")
-    group.addoption("--patience", type=float, default=1, metavar="N", help="N times each limit, for an emulated machine")
+    group.addoption("--patience", type=float, default=1, metavar="N", help="N times each limit, for emulated machines")
     group.addoption("--cage-root", default="overlay", choices=["overlay", "shared"], help="see chapters.cage.Cage")
 
 
