@@ -176,6 +176,13 @@ def sync_directory(path: str) -> None:
         os.close(descriptor)
 
 
+def write_all(descriptor: int, data: bytes | memoryview) -> None:
+    """Write all of `data`, in as many pieces as the kernel takes it. Raises OSError."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view):]
+
+
 def write_atomic(path: str, data: bytes, mode: int = 0o644, sync: bool = True) -> None:
     """Replace the file at `path` by one that holds `data`: readers see the old one or the new one, whole.
 
@@ -184,9 +191,7 @@ def write_atomic(path: str, data: bytes, mode: int = 0o644, sync: bool = True) -
     temporary = f"{path}.{os.getpid()}.tmp"
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
     try:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(descriptor, view):]
+        write_all(descriptor, data)
         if sync:
             os.fsync(descriptor)
         os.close(descriptor)

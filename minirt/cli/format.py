@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import os
 
+from minirt import state
 from minirt.cli import explain
 from minirt.cli.options import PROGRAM
 from minirt.errors import MinirtError
@@ -41,10 +42,8 @@ LEAST, GAP = 10, 3  # Docker's tabwriter: a column is at least 10 wide, of which
 def show(text: str) -> None:
     """Writes `text` to standard output, whole. Raises OSError (BrokenPipeError when the reader is gone)."""
     explain.tell()  # what was done comes before what it gave
-    data = memoryview(text.encode("utf-8", "surrogateescape"))
     try:
-        while data:
-            data = data[os.write(1, data):]
+        state.write_all(1, text.encode("utf-8", "surrogateescape"))
     except OSError as error:
         error.filename = "standard output"  # for the sentence about it
         raise

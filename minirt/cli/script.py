@@ -5,8 +5,7 @@ Nothing is started, and nothing is left in the store.
 
 from __future__ import annotations
 
-import os
-
+from minirt.cli import format as formats
 from minirt.errors import MinirtError, UsageError
 
 TYPE_CHECKING = False
@@ -27,10 +26,9 @@ def told(command: Command, words: Sequence[str]) -> int:
     options = command.parse(words)
     title = " ".join(["What this builds:", "minirt", command.name, *(script.quoted(word) for word in words)])
     try:
-        text = os.fsencode(outline.outline(run.asked(options), options.arguments, title))
+        text = outline.outline(run.asked(options), options.arguments, title)
     except MinirtError as error:
         error.exit_code = 125 if error.exit_code == 1 else error.exit_code
         raise
-    while text:
-        text = text[os.write(1, text):]
+    formats.show(text)
     return 0

@@ -6,7 +6,6 @@ pieces are written as they are; else they are taken apart into lines.
 
 from __future__ import annotations
 
-import os
 import time
 
 from minirt import state
@@ -86,16 +85,9 @@ class Printer:
         """Writes one entry to the stream that it came from."""
         descriptor = 2 if entry.stream == "stderr" else 1
         if not self.stamps:
-            write(descriptor, entry.data)
+            state.write_all(descriptor, entry.data)
             return
         for line in log.lines(iter((entry,))):
             stamp = b"" if self.inside.get(entry.stream) else entry.time.encode() + b" "
-            write(descriptor, stamp + line.data)
+            state.write_all(descriptor, stamp + line.data)
             self.inside[entry.stream] = not line.data.endswith(b"\n")
-
-
-def write(descriptor: int, data: bytes) -> None:
-    """Writes all of `data`."""
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view):]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 
+from minirt import state
 from minirt.errors import BadInputError, KernelError
 from minirt.images import apply, tar
 from minirt.images.changeset import Entry, show
@@ -41,8 +42,7 @@ def unpack(stream: tar.Stream, target: int, below: Iterable[int] = (),
             _write_sparse(descriptor, entry, reader)
             return
         while piece := reader.take():
-            while piece:
-                piece = piece[os.write(descriptor, piece):]
+            state.write_all(descriptor, piece)
 
     layer = apply.Layer(target, fill, below, owners)
     entry = None

@@ -62,9 +62,7 @@ def save(wanted: Sequence[str], output: int, form: str = FORMATS[0], platform: s
                 for blob in each.blobs():
                     work.handle(blob["digest"])
         for piece in write.archive(_files(images, form, f"{work.path}/blobs")):
-            view = memoryview(piece)
-            while view:
-                view = view[os.write(output, view):]
+            state.write_all(output, piece)
 
 
 def save_file(wanted: Sequence[str], path: str, form: str = FORMATS[0], platform: str = "") -> None:

@@ -18,6 +18,7 @@ import queue
 import threading
 import zlib
 
+from minirt import state
 from minirt.errors import BadInputError, KernelError
 
 TYPE_CHECKING = False
@@ -190,10 +191,8 @@ def write_through(pieces: Iterator[bytes], descriptor: int) -> Iterator[bytes]:
 
 def write(descriptor: int, data: bytes) -> None:
     """Write all of `data`. Raises KernelError (a full disk)."""
-    view = memoryview(data)
     try:
-        while view:
-            view = view[os.write(descriptor, view):]
+        state.write_all(descriptor, data)
     except OSError as error:
         raise KernelError.of("writing to the image store", error) from None
 

@@ -152,9 +152,7 @@ def call(function: Callable[[], Any]) -> Any:
         except (MinirtError, OSError) as error:
             about = f": {error.filename}" if isinstance(error, OSError) and error.filename else ""
             answer = {"error": f"{error.strerror}{about}" if isinstance(error, OSError) else str(error)}
-        message = state.dumps(answer).encode()
-        while message:
-            message = message[os.write(speak, message):]
+        state.write_all(speak, state.dumps(answer).encode())
         return 0
 
     pid = process.fork_call(child)
