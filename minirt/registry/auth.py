@@ -65,7 +65,7 @@ def parse_challenges(header: str) -> list[Challenge]:
 
     `header`: as `Basic realm="a, b"` or `Bearer realm="https://h/token",service=s`. A parameter's value is a word, or
     quoted, and then it may hold commas, and a backslash before a character that is meant literally. What cannot be
-    read ends the list. Source: RFC 9110 section 11.6.1.
+    read ends the list. `_SCHEME` and `_PARAMETER` match at one place of it. Source: RFC 9110 section 11.6.1.
     """
     challenges: list[Challenge] = []
     position = 0
