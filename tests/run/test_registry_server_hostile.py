@@ -203,6 +203,9 @@ def test_a_client_that_tries_tls_hears_that_there_is_none(registry: Registry) ->
     """Docker's client goes on without TLS, where it may, when the answer begins as HTTP does."""
     answer = raw(registry, b"\x16\x03\x01\x02\x00\x01\x00\n")
     assert answer.startswith(b"HTTP/1.1 400 ") and b"served without TLS" in answer
+    deadline = time.monotonic() + 5  # the line comes after the answer
+    while "- - (TLS handshake) 400" not in registry.log and time.monotonic() < deadline:
+        time.sleep(0.02)
     assert "- - (TLS handshake) 400" in registry.log
 
 
