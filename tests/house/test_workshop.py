@@ -264,6 +264,7 @@ def test_run_does_not_run_what_is_not_filled_in_and_not_on_the_machine_by_itself
 # -- the one who destroys things ---------------------------------------------------------------------------------
 
 
+@pytest.mark.memory(3072)  # more than the cage of the judge within, so that it is that one which stops a bomb
 @pytest.mark.parametrize(
     ("body", "sentence"),
     [
