@@ -87,6 +87,10 @@ def execute(
         os.close(descriptor)
     try:
         handle.ready()
+        if tty and not asked["detach"]:
+            from minirt.process import terminal
+
+            terminal.follow(handle.master, 1)  # before the command can ask for it
         tell()
         handle.start()
     except MinirtError:
@@ -135,10 +139,7 @@ class Copy:
         master = self.handle.master
 
         def resize(number: int, frame: Any) -> None:
-            try:
-                terminal.resize(master, *terminal.size(0))
-            except OSError:
-                pass
+            terminal.follow(master, 0)
 
         def die(number: int, frame: Any) -> None:
             console.restore(0, settings)

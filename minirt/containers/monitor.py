@@ -253,10 +253,7 @@ class Monitor:
 
         outlet = peer.outlets.get(1)
         if outlet is not None:
-            try:
-                terminal.resize(self.handle.master, *terminal.size(outlet.descriptor))
-            except OSError:
-                pass  # the client's output is no terminal
+            terminal.follow(self.handle.master, outlet.descriptor)
 
     def hear_filter(self, peer: Peer) -> bytes:
         """Waits for the system call filter. The command assembles it: it has nothing else to do now, and the tables

@@ -230,6 +230,13 @@ def test_exec_with_a_terminal(screen, tool):
     assert shown.given_back()
 
 
+def test_the_terminal_of_exec_has_its_size_from_the_first_moment(screen, tool):
+    tool.up("--name", "box", "busybox", "sleep", "60")
+    shown = screen("exec", "-t", "box", "stty", "size")
+    assert b"33 77" in shown.read(b"77")
+    assert shown.process.wait(10) == 0
+
+
 def test_keys_of_ones_own_to_leave_by(screen, tool):
     shown = screen("run", "--name", "box", "--detach-keys", "ctrl-a,d", "-it", "busybox", "sh")
     time.sleep(0.5)
