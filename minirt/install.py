@@ -38,7 +38,7 @@ PIECES = {
     "minirt.__main__": ("minirt.state", "minirt.cli.main"),
     "minirt.containers.birth": (),
     "minirt.cli.run": ("minirt.containers.client", "minirt.containers.create", "minirt.containers.files",
-                       "minirt.containers.names", "minirt.images.lookup"),
+                       "minirt.containers.names", "minirt.images.ready"),
     "minirt.containers.monitor": (),
     "minirt.containers.log": ("minirt.containers.remove", "minirt.containers.streams"),
     "minirt.seccomp.compiler": ("minirt.seccomp.policy",),

@@ -154,7 +154,7 @@ def descends(container: record.Container, image: str) -> bool:
     from minirt.images import lookup
 
     try:
-        identifier = lookup.find(image).id
+        identifier, _ = lookup.resolve(image)
     except MinirtError:
         return False
     return bool(container.config["Image"] == identifier)

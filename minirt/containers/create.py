@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any
 
-    from minirt.images.lookup import Image
+    from minirt.images.ready import Image
 
 CHAPTER = 17
 
@@ -47,9 +47,9 @@ def make(asked: Mapping[str, Any], arguments: Sequence[str], id: str = "") -> re
         lock = container.first_lock()
     make_directory(container)
     try:
-        from minirt.images import lookup
+        from minirt.images import ready
 
-        config = compose(asked, arguments, lookup.find(arguments[0]))
+        config = compose(asked, arguments, ready.find(arguments[0]))
         container.config = {**config, "Id": container.id, "Created": state.now()}
         if asked["userns"] == "auto":
             from minirt.containers import remap

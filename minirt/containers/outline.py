@@ -12,7 +12,7 @@ import os
 from minirt import overlay, state
 from minirt.containers import create, files, record, remap, specify
 from minirt.errors import MinirtError
-from minirt.images import lookup
+from minirt.images import ready
 from minirt.kernel import paths, process, syscalls
 from minirt.namespaces import mnt
 from minirt.process import script, users
@@ -33,7 +33,7 @@ def outline(asked: Mapping[str, Any], arguments: Sequence[str], title: str) -> s
     missing = not_there(each["Source"] for each in asked["volume"])
     container = record.Container(state.new_id(), {})
     try:
-        container.config = create.compose(asked, arguments, lookup.find(arguments[0]))
+        container.config = create.compose(asked, arguments, ready.find(arguments[0]))
         if asked["userns"] == "auto":
             remap.refuse(asked)
             first = [remap.blocks(kind)[0][0] for kind in ("uid", "gid")]  # some ids: the script cannot map them

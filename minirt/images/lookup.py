@@ -1,9 +1,7 @@
-"""Chapter 13, beyond: from what a user calls an image to what a start needs of it.
+"""Chapter 13, beyond: from what a user calls an image to its documents.
 
 The store is an OCI image layout: index.json lists manifests, each with the image's full name as an annotation; a
-manifest names the config and the layers by their digests; the digest of the config is the image's id. Beside the
-layout, chains/ID lists the unpacked layers, written when the image was loaded: so a start reads four small files and
-hashes nothing.
+manifest names the config and the layers by their digests; the digest of the config is the image's id.
 
 Rules of the room: every start passes here, so it only reads, takes no lock (index.json is replaced whole) and imports
 nothing but the ground floor. What changes the store is in `store.py`.
@@ -30,44 +28,6 @@ PULLED = "minirt.pulled"  # annotation of index.json: REPOSITORY@DIGEST of the i
 _HEX = frozenset("0123456789abcdef")
 
 
-class Image:
-    """An image as a start needs it.
-
-    `id`: "sha256:..." of its config; `reference`: its full name ("" when it was found by id); `config`: the OCI image
-    configuration (Env, Cmd, User, ... under "config"); `chains`: its layers' chain ids, hexadecimal, the lowest first.
-    """
-
-    __slots__ = ("chains", "config", "id", "reference")
-
-    def __init__(self, identifier: str, reference: str, config: dict[str, Any], chains: list[str]) -> None:
-        self.id, self.reference, self.config, self.chains = identifier, reference, config, chains
-
-    def lower(self) -> list[str]:
-        """The layers as an overlay mount names them, relative to the directory of all layers, the topmost first."""
-        return [f"l/{chain[:20]}" for chain in reversed(self.chains)]
-
-
-def find(name: str) -> Image:
-    """The image that `name` means: a name with or without tag, name@digest, or an id or the beginning of one.
-
-    Raises NotFoundError with Docker's sentence, BadInputError when it can be no name at all, or when the store is
-    damaged.
-    """
-    return steady(lambda: _find(name))
-
-
-def _find(name: str) -> Image:
-    identifier, full = resolve(name)
-    try:
-        record = state.read_json(f"{state.root()}/chains/{identifier.removeprefix('sha256:')}")
-    except (FileNotFoundError, ValueError):
-        # The image is in the layout but was never unpacked: another tool put it there. Slow, once.
-        from minirt.images.load import unpack_stored
-
-        record = unpack_stored(identifier)
-    return Image(identifier, full, read_blob(identifier), record["chains"])
-
-
 def steady(look: Callable[[], Found]) -> Found:
     """What `look` finds. It reads the store without a lock: when it fails since another command changed the index at
     the same moment, it looks again."""
@@ -90,7 +50,12 @@ def _version() -> tuple[int, int]:
 
 
 def resolve(name: str) -> tuple[str, str]:
-    """The id and the full reference ("" when found by its id) of the image that `name` means. Raises as `find`."""
+    """The id and the full reference ("" when found by its id) of the image that `name` means: a name with
+    or without tag, name@digest, or an id or the beginning of one.
+
+    Raises NotFoundError with Docker's sentence, BadInputError when it can be no name at all, or when the store is
+    damaged.
+    """
     wanted = named(name)
     index = read_index()
     if wanted is not None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from minirt import overlay, state
-from minirt.images import lookup, pack
+from minirt.images import lookup, pack, ready
 from tests.acceptance.compare import describe, differences
 from tests.images import PATH, busybox, debian_layer, docker_archive, entry, layer, oci_archive
 
@@ -58,7 +58,7 @@ def podman(tmp_path: Path) -> Iterator[Callable[..., str]]:
 
 def seen(name: str, place: Path) -> dict[str, tuple[object, ...]]:
     """The files of an image as a container of ours would see them."""
-    root, image = state.root(), lookup.find(name)
+    root, image = state.root(), ready.find(name)
     target, empty, before = place / "ours", place / "empty", os.getcwd()
     target.mkdir()
     empty.mkdir()
@@ -219,7 +219,7 @@ def test_skopeo_and_umoci_read_our_store(tmp_path: Path) -> None:
     run("skopeo", "copy", "-q", "--insecure-policy", f"oci:{layout}:docker.io/library/two:latest",
         f"dir:{tmp_path}/copy")
     assert run("skopeo", "inspect", "--config", "--raw", f"oci:{layout}:docker.io/library/two:latest").encode() == (
-        state.read_file(lookup.blob_path(lookup.find("two").id)))
+        state.read_file(lookup.blob_path(ready.find("two").id)))
 
 
 @caged

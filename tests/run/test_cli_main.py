@@ -101,7 +101,7 @@ HEAVY = {"json", "re", "enum", "typing", "signal", "socket", "subprocess", "argp
 @pytest.mark.parametrize(("modules", "others"), [
     # the command, before and after it forks its monitor
     (("minirt.containers.birth", "minirt.cli.run", "minirt.containers.client", "minirt.containers.create",
-      "minirt.containers.files", "minirt.images.lookup"), ("minirt.namespaces", "minirt.cgroups", "minirt.seccomp")),
+      "minirt.containers.files", "minirt.images.ready"), ("minirt.namespaces", "minirt.cgroups", "minirt.seccomp")),
     # the monitor: the tables of a filter would stay in its memory
     (("minirt.containers.birth", "minirt.containers.monitor"), ("minirt.cli", "minirt.seccomp.compiler",
                                                                 "minirt.seccomp.policy", "minirt.images"))])
@@ -115,7 +115,7 @@ def test_command_and_monitor_leave_each_other_their_part(modules, others):
     "modules",
     [
         ("minirt.cli.main", "minirt.cli.run", "minirt.containers.client", "minirt.containers.create",
-         "minirt.images.lookup", "minirt.containers.specify", "minirt.containers.monitor", "minirt.process.launch",
+         "minirt.images.ready", "minirt.containers.specify", "minirt.containers.monitor", "minirt.process.launch",
          "minirt.cgroups.tree", "minirt.containers.log", "minirt.containers.streams", "minirt.containers.remove"),
         ("minirt.cli.main", "minirt.cli.containers", "minirt.containers.show_log", "minirt.containers.stop"),
         ("minirt.cli.main", "minirt.cli.exec", "minirt.containers.execute"),

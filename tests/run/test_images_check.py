@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from minirt.images import listing, lookup
+from minirt.images import listing, ready
 from tests.images import config_of, docker_archive, entry, layer, oci_archive, sha
 
 pytestmark = [pytest.mark.caged, pytest.mark.leaves("the store itself")]
@@ -50,7 +50,7 @@ def blob(root: Path, data: bytes) -> Path:
 
 def top(root: Path) -> Path:
     """The unpacked topmost layer of box."""
-    return root / "layers" / lookup.find("box:1").chains[-1]
+    return root / "layers" / ready.find("box:1").chains[-1]
 
 
 MENDED: dict[str, tuple[Callable[[Path], object], str]] = {
@@ -92,7 +92,7 @@ def test_damage_is_found_told_and_mended(damage: str, box: None, state_root: Pat
     assert "repaired." in minirt("system", "check", "--repair")
     assert minirt("system", "check") == SOUND
     assert sorted(minirt("images", "--format", "{{.Repository}}:{{.Tag}}").split()) == ["box:1", "box:2", "other:1"]
-    assert lookup.find("box:1").chains and (top(state_root) / "diff/x").read_bytes() == b"xx", "unpacked again"
+    assert ready.find("box:1").chains and (top(state_root) / "diff/x").read_bytes() == b"xx", "unpacked again"
     assert minirt("system", "check") == SOUND
 
 
@@ -154,5 +154,5 @@ def test_an_image_for_another_machine_and_one_never_unpacked_are_sound(box: None
     subprocess.run(["rm", "-r", *(state_root / "layers").glob("*")], check=True)
     (state_root / "layers/l").mkdir()
     assert minirt("system", "check") == SOUND
-    assert lookup.find("box:1").chains
+    assert ready.find("box:1").chains
     assert minirt("system", "check") == SOUND

@@ -14,7 +14,7 @@ import pytest
 
 from minirt import overlay, state
 from minirt.errors import BadInputError, ConflictError
-from minirt.images import assemble, documents, listing, load, lookup, remove, store
+from minirt.images import assemble, documents, listing, load, ready, remove, store
 from tests.images import config_of, docker_archive, entry, layer, members, oci_archive, oci_files, sha
 
 pytestmark = [pytest.mark.caged, pytest.mark.leaves("the store itself")]
@@ -42,7 +42,7 @@ def mounted(root: Path, place: Path) -> Path:
     """The image as a container would see it, read-only."""
     target = place / "root"
     target.mkdir()
-    image = lookup.find("test")
+    image = ready.find("test")
     before = os.getcwd()
     lower = image.lower()
     (place / "empty").mkdir()
@@ -210,12 +210,12 @@ def test_a_relative_symlink_inside_the_layer_may_be_written_through(see) -> None
 
 def test_one_layer_of_two_images_is_unpacked_once(tmp_path: Path, state_root: Path) -> None:
     give(docker_archive(BASE, layer(entry("one")), names=["one"]), tmp_path)
-    before = (state_root / "layers" / lookup.find("one").chains[0] / "diff").stat().st_ino
+    before = (state_root / "layers" / ready.find("one").chains[0] / "diff").stat().st_ino
     give(oci_archive(BASE, layer(entry("two")), name="two"), tmp_path)
-    assert lookup.find("one").chains[0] == lookup.find("two").chains[0]
+    assert ready.find("one").chains[0] == ready.find("two").chains[0]
     assert len(os.listdir(state_root / "layers")) == 4
     remove.remove("one")
-    assert (state_root / "layers" / lookup.find("two").chains[0] / "diff").stat().st_ino == before
+    assert (state_root / "layers" / ready.find("two").chains[0] / "diff").stat().st_ino == before
     remove.remove("two")
     assert os.listdir(state_root / "layers") == ["l"]
 
@@ -230,12 +230,12 @@ def test_a_name_that_moves_leaves_the_old_image_without_one(tmp_path: Path, stat
     second = give(docker_archive(BASE, layer(entry("x"))), tmp_path)[0]
     assert second.displaced == [("test:latest", first.id)]
     assert sorted(names(listing.images())) == [[], ["docker.io/library/test:latest"]]
-    assert lookup.find(first.id[7:15]).id == first.id, "it can still be reached by its id"
+    assert ready.find(first.id[7:15]).id == first.id, "it can still be reached by its id"
 
 
 def test_pinned_layers_survive_until_their_user_is_gone(tmp_path: Path, state_root: Path) -> None:
     give(docker_archive(BASE, layer(entry("x"))), tmp_path)
-    image = lookup.find("test")
+    image = ready.find("test")
     user = state_root / "containers" / ("c" * 64)
     user.mkdir(parents=True)
     state.pin(f"{state_root}/layers/{image.chains[-1]}", "c" * 64, f"../../../containers/{'c' * 64}")
@@ -255,10 +255,10 @@ def test_pinned_layers_survive_until_their_user_is_gone(tmp_path: Path, state_ro
 
 def test_what_another_tool_put_into_the_layout_is_unpacked_when_asked_for(tmp_path: Path, state_root: Path) -> None:
     give(oci_archive(BASE), tmp_path)
-    identifier = lookup.find("test").id
+    identifier = ready.find("test").id
     subprocess.run(["rm", "-r", str(state_root / "chains"), str(state_root / "layers")], check=True)
     store.prepare()
-    image = lookup.find("test")
+    image = ready.find("test")
     assert image.id == identifier and (diff(state_root) / "etc/a").read_bytes() == b"a"
 
 
@@ -275,8 +275,8 @@ def test_several_images_in_one_archive_and_the_form_before_2016(tmp_path: Path, 
            "top/json": b'{"id": "top", "parent": "base", "os": "linux", "config": {"Cmd": ["x"]}}',
            "top/layer.tar": other}
     give(members(old), tmp_path)
-    assert lookup.find("old:1").config["config"] == {"Cmd": ["x"]}
-    assert lookup.find("old:1").chains == lookup.find(loaded[1].id).chains
+    assert ready.find("old:1").config["config"] == {"Cmd": ["x"]}
+    assert ready.find("old:1").chains == ready.find(loaded[1].id).chains
 
 
 def of_platforms(*architectures: str) -> bytes:
@@ -314,7 +314,7 @@ def test_an_index_that_another_tool_put_into_the_store_is_understood(tmp_path: P
     index = json.loads((state_root / "images/index.json").read_text())
     index["manifests"][0]["annotations"] = {documents.REF_NAME: "docker.io/library/many:1"}
     (state_root / "images/index.json").write_text(json.dumps(index))
-    image = lookup.find("many:1")
+    image = ready.find("many:1")
     assert (state_root / "layers" / image.lower()[0] / "arch").read_text() == documents.architecture()
     assert listing.images()[0].references == ["docker.io/library/many:1"]
     remove.remove("many:1")

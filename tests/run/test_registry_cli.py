@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from minirt.images import lookup
+from minirt.images import ready
 from tests import images
 from tests import played_registry as played
 from tests.images import entry, layer
@@ -70,7 +70,7 @@ def test_pull_tells_what_docker_tells(registry: played.Registry, state_root: Pat
 def test_the_layers_are_there_as_after_load(registry: played.Registry, state_root: Path) -> None:
     registry.add("tool", "1", LOWER, UPPER)
     minirt("pull", f"{registry.host}/tool:1")
-    image = lookup.find(f"{registry.host}/tool:1")
+    image = ready.find(f"{registry.host}/tool:1")
     upper, lower = (state_root / "layers" / each for each in image.lower())
     assert (lower / "etc/motd").read_text() == "hello\n"
     assert (upper / "tmp/file").stat().st_size == 300_000
@@ -98,7 +98,7 @@ def test_by_digest_of_an_index_it_can_be_pulled_run_and_found(registry: played.R
     assert f"Image is up to date for {name}:1" in minirt("pull", f"{name}:1")[0]
     assert index in minirt("images", "--digests")[0]
     assert json.loads(minirt("image", "inspect", f"{name}:1")[0])[0]["RepoDigests"] == [f"{name}@{index}"]
-    assert lookup.find(f"{name}@{index}").id == lookup.find(f"{name}:1").id
+    assert ready.find(f"{name}@{index}").id == ready.find(f"{name}:1").id
 
 
 def test_all_tags_and_another_platform(registry: played.Registry) -> None:
@@ -177,7 +177,7 @@ def test_a_pull_that_was_killed_goes_on_where_it_was(registry: played.Registry, 
     hang = False
     registry.seen.clear()
     minirt("pull", f"{registry.host}/tool:1")
-    assert lookup.find(f"{registry.host}/tool:1")
+    assert ready.find(f"{registry.host}/tool:1")
     assert left(state_root) == []
 
 
@@ -190,7 +190,7 @@ def test_layers_of_other_compressions(registry: played.Registry, kind: str) -> N
 
     registry.add("tool", "1", LOWER, UPPER, media=played.OCI, compress=compress)
     minirt("pull", f"{registry.host}/tool:1")
-    assert lookup.find(f"{registry.host}/tool:1").chains
+    assert ready.find(f"{registry.host}/tool:1").chains
 
 
 # -- push --------------------------------------------------------------------------------------------------------------
