@@ -2,7 +2,8 @@
 
 It must be raw: no echo, no line editing, no signals from keys, since all of that happens on the container's side. And
 it must be given back as it was, however the command ends: by itself, by a signal, or by SIGKILL. So the settings
-are also told to the monitor, which gives them back when the command dies without a word.
+are also told to the monitor, which gives them back when the command dies without a word. The container's terminal
+gets the size of the user's before its program can ask for it.
 
 Manual pages: termios(3), tty_ioctl(4).
 """
@@ -31,6 +32,14 @@ def restore(descriptor: int, settings: list[Any]) -> None:
     try:
         terminal.restore(descriptor, settings)
     except termios.error:
+        pass
+
+
+def follow(master: int, other: int) -> None:
+    """Gives the container's terminal the size of the user's, `other`; nothing happens when that is no terminal."""
+    try:
+        terminal.resize(master, *terminal.size(other))
+    except OSError:
         pass
 
 

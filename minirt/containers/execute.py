@@ -88,9 +88,9 @@ def execute(
     try:
         handle.ready()
         if tty and not asked["detach"]:
-            from minirt.process import terminal
+            from minirt.containers import console
 
-            terminal.follow(handle.master, 1)  # before the command can ask for it
+            console.follow(handle.master, 1)  # before the command can ask for it
         tell()
         handle.start()
     except MinirtError:
@@ -133,13 +133,12 @@ class Copy:
         import _signal
 
         from minirt.containers import console
-        from minirt.process import terminal
 
         settings, _ = console.make_raw(0)
         master = self.handle.master
 
         def resize(number: int, frame: Any) -> None:
-            terminal.follow(master, 0)
+            console.follow(master, 0)
 
         def die(number: int, frame: Any) -> None:
             console.restore(0, settings)

@@ -249,11 +249,11 @@ class Monitor:
 
     def take_size(self, peer: Peer) -> None:
         """Gives the container's terminal the size of the client's."""
-        from minirt.process import terminal
+        from minirt.containers import console
 
         outlet = peer.outlets.get(1)
         if outlet is not None:
-            terminal.follow(self.handle.master, outlet.descriptor)
+            console.follow(self.handle.master, outlet.descriptor)
 
     def hear_filter(self, peer: Peer) -> bytes:
         """Waits for the system call filter. The command assembles it: it has nothing else to do now, and the tables

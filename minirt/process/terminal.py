@@ -71,19 +71,6 @@ def resize(terminal: int, rows: int, columns: int) -> None:
     fcntl.ioctl(terminal, TIOCSWINSZ, rows.to_bytes(2, "little") + columns.to_bytes(2, "little") + bytes(4))
 
 
-def follow(terminal: int, other: int) -> None:
-    """Give the terminal the size that `other` has; nothing happens when `other` is no terminal."""
-    try:
-        resize(terminal, *size(other))
-    except OSError:
-        pass
-
-
-def is_terminal(descriptor: int) -> bool:
-    """Whether `descriptor` is a terminal."""
-    return os.isatty(descriptor)
-
-
 def make_raw(terminal: int) -> list[Any]:
     """Switch a terminal to raw mode (cfmakeraw(3)); return the former settings, for `restore`."""
     before = termios.tcgetattr(terminal)
