@@ -260,8 +260,8 @@ def test_pause(tool):
     assert tool("logs", "box").out == before
     assert "already paused" in tool("pause", "box", status=1).err
     tool("unpause", "box")
-    time.sleep(0.2)
-    assert len(tool("logs", "box").out) > len(before)
+    while len(tool("logs", "box").out) <= len(before):
+        time.sleep(0.02)
     tool("pause", "box")
     tool("stop", "-t", "0", "box")
     assert tool.inspect("box")["State"]["Status"] == "exited"

@@ -43,6 +43,11 @@ class Screen:
         fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
     def type(self, text: bytes) -> None:
+        """Types, once the command has made the terminal raw: earlier the machine itself would echo it."""
+        end = time.monotonic() + 10
+        while not self.raw():
+            assert time.monotonic() < end, f"the terminal was not taken: {self.text!r}"
+            time.sleep(0.01)
         os.write(self.master, text)
 
     def read(self, word: bytes, seconds: float = 10) -> bytes:
@@ -91,7 +96,6 @@ def test_the_container_has_a_terminal_of_its_own_with_our_size(screen):
 
 def test_what_is_typed_arrives_and_is_echoed_once(screen):
     shown = screen("run", "--rm", "-it", "busybox", "sh", "-c", "read line; echo got $line")
-    time.sleep(0.5)
     shown.type(b"hello\r")
     text = shown.read(b"got hello")
     assert text.count(b"hello") == 2
@@ -141,16 +145,14 @@ def test_a_killed_command_gets_its_terminal_back_from_the_monitor(screen, tool, 
 
 def test_leaving_and_coming_back(screen, tool):
     shown = screen("run", "--name", "box", "-it", "busybox", "sh")
-    time.sleep(0.5)
-    shown.type(b"X=remembered\r")
-    time.sleep(0.2)
+    shown.type(b"X=remembered; echo $((40 + 2))\r")
+    shown.read(b"42")
     shown.type(b"\x10\x11")
     shown.read(b"read escape sequence")
     assert shown.process.wait(10) == 0
     assert shown.given_back()
     assert tool.inspect("box")["State"]["Running"]
     again = screen("attach", "box")
-    time.sleep(0.5)
     again.type(b"echo $X\r")
     again.read(b"remembered\r\n")
     again.type(b"exit 7\r")
@@ -239,7 +241,6 @@ def test_the_terminal_of_exec_has_its_size_from_the_first_moment(screen, tool):
 
 def test_keys_of_ones_own_to_leave_by(screen, tool):
     shown = screen("run", "--name", "box", "--detach-keys", "ctrl-a,d", "-it", "busybox", "sh")
-    time.sleep(0.5)
     shown.type(b"\x10\x11echo still here\r")
     shown.read(b"still here\r\n")
     shown.type(b"\x01d")
