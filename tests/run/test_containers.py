@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import time
 from pathlib import Path
@@ -227,10 +228,10 @@ def test_attach_sees_what_comes_and_gets_the_exit_code(tool):
     process.stdin.flush()
     assert process.stdout.readline() == b"got one\n"
     second = tool.start("attach", "--no-stdin", "box")
-    time.sleep(0.4)
-    process.stdin.write(b"two\n")
-    process.stdin.flush()
     assert second.stdout is not None
+    while not select.select([second.stdout], [], [], 0.2)[0]:  # what was said before it came, it does not hear
+        process.stdin.write(b"two\n")
+        process.stdin.flush()
     assert second.stdout.readline() == b"got two\n"
     process.stdin.close()
     time.sleep(0.3)
