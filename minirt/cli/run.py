@@ -151,6 +151,10 @@ def asked(options: Options) -> dict[str, Any]:
     result = dict(options)
     if "entrypoint" not in options.given:
         result["entrypoint"] = None
+    if "ulimit" in options.given:
+        from minirt.containers import values
+
+        result["ulimit"] = values.limits(options["ulimit"])
     if not options.given.isdisjoint(LIMITING):
         from minirt.containers import limits
 

@@ -90,16 +90,25 @@ def limit(text: str) -> dict[str, Any]:
         raise ValueError(f"invalid ulimit argument: {text}")
     if name not in LIMITS.split():
         raise ValueError(f"invalid ulimit type: {name}")
-    soft_text, colon, hard_text = rest.partition(":")
-    numbers = []
-    for word in (soft_text, hard_text) if colon else (soft_text,):
-        if not word.removeprefix("-").isdigit():
-            raise ValueError(f'parsing "{word}": invalid syntax')
-        numbers.append(int(word))
-    soft, hard = numbers[0], numbers[-1]
+    words = rest.split(":")
+    if len(words) > 2:
+        raise ValueError(f"too many limit value arguments - {rest}, can only have up to two, `soft[:hard]`")
+    for word in words:
+        if not (word.isascii() and word.removeprefix("-").isdigit()):
+            raise ValueError(f'strconv.ParseInt: parsing "{word}": invalid syntax')
+        if not -(2**63) <= int(word) < 2**63:
+            raise ValueError(f'strconv.ParseInt: parsing "{word}": value out of range')
+    soft, hard = int(words[0]), int(words[-1])
     if hard != -1 and (soft > hard or soft == -1):
-        raise ValueError(f"ulimit soft limit must be less than or equal to hard limit: {soft} > {hard}")
+        unlimited = "soft: -1 (unlimited), hard: " if soft == -1 else f"{soft} > "
+        raise ValueError(f"ulimit soft limit must be less than or equal to hard limit: {unlimited}{hard}")
     return {"Name": name, "Soft": soft, "Hard": hard}
+
+
+def limits(given: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """All that `--ulimit` asked for: the last of a name counts, and they stand in the order of their names."""
+    table = {each["Name"]: each for each in given}
+    return [table[name] for name in sorted(table)]
 
 
 def rlimits(table: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

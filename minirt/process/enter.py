@@ -101,7 +101,7 @@ def find_program(name: str, env: Sequence[str]) -> str:
         candidates = [name]
     else:
         path = next((word[5:] for word in env if word.startswith("PATH=")), "")
-        candidates = [f"{directory or '.'}/{name}" for directory in path.split(":")]
+        candidates = [f"{directory or '.'}/{name}" for directory in path.split(":") if name]
     refused = ""
     for candidate in candidates:
         try:
@@ -125,16 +125,20 @@ def find_program(name: str, env: Sequence[str]) -> str:
 
 
 def set_limits(limits: Sequence[dict[str, Any]]) -> None:
-    """Set resource limits from entries {"type": "RLIMIT_NOFILE", "soft", "hard"} (-1: unlimited). setrlimit(2)."""
+    """Set resource limits from entries {"type": "RLIMIT_NOFILE", "soft", "hard"}; no limit is -1, or RLIM_INFINITY as
+    the kernel's headers have it, 2**64 - 1. setrlimit(2).
+    """
     if not limits:
         return
     import resource  # loaded by `launch` already: nothing can be imported from here on
 
     for limit in limits:
+        soft, hard = [-1 if limit[name] == 2**64 - 1 else limit[name] for name in ("soft", "hard")]
         try:
-            resource.setrlimit(getattr(resource, limit["type"]), (limit["soft"], limit["hard"]))
+            resource.setrlimit(getattr(resource, limit["type"]), (soft, hard))
         except (ValueError, OSError) as error:
-            raise MinirtError(f"cannot set {limit['type']} to {limit['soft']}:{limit['hard']}: {error}") from None
+            meant = ":".join("unlimited" if value == -1 else str(value) for value in (soft, hard))
+            raise MinirtError(f"cannot set {limit['type']} to {meant}: {error}") from None
 
 
 def reset_signals() -> None:

@@ -534,3 +534,16 @@ def test_a_client_whose_reader_is_gone_ends_as_a_writer_to_a_broken_pipe(tool):
     assert done.stdout.split() == ["y", "141"], "head has read enough: 128 + SIGPIPE, as for any program"
     assert tool("ps", "--format", "{{.Names}}").out.split() == ["endless"], "the container goes on, as Docker's does"
     tool("rm", "-f", "endless")
+
+
+def test_a_ulimit_may_be_unlimited_and_the_last_of_a_name_counts(tool):
+    limits = ("--ulimit", "core=-1", "--ulimit", "nofile=1:2", "--ulimit", "nofile=30")
+    done = tool("run", "--rm", *limits, "busybox", "sh", "-c", "ulimit -c; ulimit -n")
+    assert done.out.split() == ["unlimited", "30"]
+    assert tool("run", "--rm", "--ulimit", "core=5:-1", "busybox", "sh", "-c", "ulimit -Hc").out == "unlimited\n"
+    refused = tool("run", "--rm", "--ulimit", "core=1:2:3", "busybox", status=125)
+    assert "too many limit value arguments - 1:2:3" in refused.err
+
+
+def test_an_empty_command_word_is_not_found(tool):
+    assert 'exec: "": executable file not found in $PATH' in tool("run", "--rm", "busybox", "", status=127).err
