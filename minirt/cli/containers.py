@@ -13,12 +13,14 @@ from minirt import state, units
 from minirt.cli import format as formats
 from minirt.cli.options import PROGRAM, Command, Option, Options
 from minirt.containers import record
-from minirt.errors import ConflictError, MinirtError, NotFoundError
+from minirt.errors import MinirtError, NotFoundError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import Any
+    from typing import Any, TypeVar
+
+    Begun = TypeVar("Begun")
 
 # -- ps ----------------------------------------------------------------------------------------------------------
 
@@ -180,7 +182,7 @@ AT_ONCE = 100
 
 
 def together(
-    options: Options, begin: Callable[[record.Container], Any], finish: Callable[[record.Container, Any], None]
+    options: Options, begin: Callable[[record.Container], Begun], finish: Callable[[Begun], None]
 ) -> int:
     """The same where each takes time: begins with all before it waits for the first; with so many at a time, since each
     may hold a few descriptors meanwhile."""
@@ -189,14 +191,13 @@ def together(
         begun = []
         for text in options.arguments[at: at + AT_ONCE]:
             try:
-                container = record.find(text)
-                begun.append((text, container, begin(container)))
+                begun.append((text, begin(record.find(text))))
             except MinirtError as error:
                 complain(error)
                 code = 1
-        for text, container, ending in begun:
+        for text, each in begun:
             try:
-                finish(container, ending)
+                finish(each)
                 formats.show(text + "\n")
             except MinirtError as error:
                 complain(error)
@@ -211,44 +212,26 @@ def complain(error: MinirtError) -> None:
 
 def rm(options: Options) -> int:
     """`minirt rm`."""
-    from minirt.containers import remove as removal
-    from minirt.containers import repair, stop
+    from minirt.containers import remove, repair
 
-    def begin(container: record.Container) -> stop.Ending | None:
-        now = record.derive(container)
-        if not now.alive:
-            return None
-        if not options["force"]:
-            what = "running: stop the container before removing or force remove"
-            if now.status == "paused":
-                what = "paused and must be unpaused first"
-            raise ConflictError(f'cannot remove container "/{container.name}": container is {what}')
-        return stop.Ending(container, "KILL", -1, remove=True)
-
-    def finish(container: record.Container, ending: stop.Ending | None) -> None:
-        if ending is not None and ending.wait():
-            return
+    def finish(removal: remove.Removal) -> None:
         try:
-            removal.erase(container, repair.hold(container, removing=True))
+            removal.wait()
         except NotFoundError:
             if not options["force"]:
                 raise  # with --force it does not matter who removed it
 
-    code = together(options, begin, finish)
+    code = together(options, lambda container: remove.Removal(container, options["force"]), finish)
     repair.sweep()
     return code
 
 
 def stop(options: Options) -> int:
     """`minirt stop`."""
-    from minirt.containers import stop as stopping
+    from minirt.containers.stop import Stop
 
     check_signal(options["signal"])
-    return together(
-        options,
-        lambda container: stopping.Ending(container, options["signal"], options["timeout"]),
-        lambda container, ending: ending.wait(),
-    )
+    return together(options, lambda container: Stop(container, options["timeout"], options["signal"]), Stop.wait)
 
 
 def kill(options: Options) -> int:
@@ -307,35 +290,26 @@ def diff(options: Options) -> int:
 
 def prune(options: Options) -> int:
     """`minirt container prune`."""
-    wanted = formats.filters(options["filter"], ("label", "label!", "until"))
+    from minirt.images import filters
+
+    wanted = formats.filters(options["filter"], filters.PRUNING)
     if not (options["force"] or formats.confirm("WARNING! This will remove all stopped containers.\n")):
         return 0
-    removed, freed = remove_stopped(wanted)
-    text = "Deleted Containers:\n" + "\n".join(removed) + "\n\n" if removed else ""
-    formats.show(f"{text}Total reclaimed space: {units.human_size(freed)}\n")
+    told, freed = remove_stopped(wanted)
+    formats.show(f"{told}Total reclaimed space: {units.human_size(freed)}\n")
     return 0
 
 
-def remove_stopped(wanted: dict[str, list[str]]) -> tuple[list[str], int]:
-    """Remove the containers that do not run and pass the filters of `prune`; their ids, and the bytes free now."""
-    from minirt.containers import measure, remove, repair
+def remove_stopped(wanted: dict[str, list[str]]) -> tuple[str, int]:
+    """Removes the containers that do not run and pass the filters of `prune`: what to say of it, and the bytes that are
+    free now.
+    """
+    from minirt.containers import remove
     from minirt.images import filters
 
-    removed, freed = [], 0
-    for container in record.listing():
-        config = container.config
-        if record.derive(container).alive or not filters.may_go(
-                config["Config"]["Labels"], state.parse_time(config["Created"]), wanted):
-            continue
-        try:
-            own = measure.sizes(container)[0]
-            remove.erase(container, repair.hold(container, removing=True))
-        except MinirtError:
-            continue
-        removed.append(container.id)
-        freed += own
-    repair.sweep()
-    return removed, freed
+    removed, freed = remove.prune(lambda container: filters.may_go(
+        container.config["Config"]["Labels"], state.parse_time(container.config["Created"]), wanted))
+    return "Deleted Containers:\n" + "\n".join(removed) + "\n\n" if removed else "", freed
 
 
 def top(options: Options) -> int:

@@ -54,7 +54,7 @@ def restart(options: Options) -> int:
     for text in options.arguments:
         try:
             container = record.find(text)
-            stop.stop(container, options["timeout"], options["signal"])
+            stop.Stop(container, options["timeout"], options["signal"]).wait()
             client.start(record.load(container.id), tell=explain.tell)
             formats.show(text + "\n")
         except MinirtError as error:

@@ -115,8 +115,7 @@ def prune(options: Options) -> int:
         warning += f"  Items to be pruned will be filtered with:\n{told}\n"
     if not (options["force"] or formats.confirm(warning)):
         return 0
-    removed, freed = containers.remove_stopped(wanted)
-    text = "Deleted Containers:\n" + "\n".join(removed) + "\n\n" if removed else ""
+    text, freed = containers.remove_stopped(wanted)
     more, freed_by_images = image_tables.remove_unused(options["all"], wanted)
     formats.show(f"{text}{more}Total reclaimed space: {units.human_size(freed + freed_by_images)}\n")
     return 0

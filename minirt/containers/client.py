@@ -13,7 +13,7 @@ import _signal
 import os
 
 from minirt import state
-from minirt.containers.peer import Ear, say
+from minirt.containers.peer import KEYS, Ear, connect, say
 from minirt.errors import ConflictError, MinirtError
 
 TYPE_CHECKING = False
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from minirt.containers.record import Container
 
-KEYS = "\x10\x11"  # Ctrl-P Ctrl-Q: those by which one leaves a container's terminal
 INT, QUIT, KILL, TERM, WINCH, HUP, PIPE = 2, 3, 9, 15, 28, 1, 13
 # Not forwarded, as in Docker: what tells of our own children, pipes and mistakes, or is about our own terminal.
 OURS = (4, 5, 7, 8, 9, 11, 13, 17, 19, 21, 22, 23, 28, 32, 33)
@@ -262,27 +261,3 @@ def wait(container: Container) -> int:
         finally:
             os.close(channel)
     return record.derive(container).code
-
-
-def connect(container: Container, message: dict[str, Any], descriptors: tuple[int, ...]) -> int:
-    """Connects to the monitor of a container, says one thing and hands over descriptors.
-
-    Returns the descriptor of the connection, -1 when there is no monitor. Raises OSError for other reasons.
-    """
-    import _socket
-
-    call = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
-    try:
-        directory = os.open(container.run_directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return -1
-    try:
-        call.connect(f"/proc/self/fd/{directory}/socket")
-    except (FileNotFoundError, ConnectionRefusedError):
-        return -1
-    finally:
-        os.close(directory)
-    packed = b"".join(descriptor.to_bytes(4, "little") for descriptor in descriptors)
-    ancillary = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, packed)] if packed else []
-    call.sendmsg([state.dumps(message).encode() + b"\n"], ancillary)
-    return call.detach()

@@ -66,13 +66,13 @@ def make(asked: Mapping[str, Any], arguments: Sequence[str], id: str = "") -> re
             container.save()
             container.tell("create")
     except BaseException:
-        from minirt.containers import remove
+        from minirt.containers import erase
 
         if lock:
-            remove.erase(container, lock)
+            erase.erase(container, lock)
         else:
-            remove.vanish(container)
-            remove.clean(container)
+            erase.vanish(container)
+            erase.clean(container)
         raise
     if lock:
         lock.release()

@@ -14,8 +14,8 @@ import select
 
 from minirt import state
 from minirt.cgroups import tree
-from minirt.containers import powers, record, specify, stop, streams
-from minirt.containers.client import KEYS
+from minirt.containers import first_process, powers, record, specify, streams
+from minirt.containers.peer import KEYS
 from minirt.errors import ConflictError, MinirtError
 from minirt.kernel import process
 from minirt.process import join
@@ -69,7 +69,7 @@ def execute(
     now = record.derive(container)
     if now.status == "paused":
         raise ConflictError(f"container {container.name} is paused, unpause the container before exec")
-    target = stop.open_process(container)
+    target = first_process.hold(container)
     if target < 0:
         raise ConflictError(f"container {container.id} is not running")
     group = tree.group(container.group_name)

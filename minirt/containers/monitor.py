@@ -97,10 +97,10 @@ class Monitor:
 
     def command_is_gone(self) -> int:
         """Takes back what was made of a new container."""
-        from minirt.containers import remove
+        from minirt.containers import erase
 
         if self.fresh:
-            remove.erase(record.Container(self.id, {}), self.lock)
+            erase.erase(record.Container(self.id, {}), self.lock)
         return 1
 
     def begin(self, streams: tuple[bool, bool, bool], keys: str) -> None:
@@ -121,7 +121,7 @@ class Monitor:
         # The child builds its walls now: what follows costs nothing, nor does what is loaded for later.
         import select  # noqa: F401
 
-        from minirt.containers import log, remove  # noqa: F401
+        from minirt.containers import erase, log  # noqa: F401
         from minirt.containers import streams as ends
 
         self.ends = ends
@@ -288,17 +288,17 @@ class Monitor:
             about = f": {error.filename}" if error.filename else ""
             code, sentence = 125, f"{error.strerror or error}{about}"
         code = 125 if code == 1 else code
-        from minirt.containers import remove
+        from minirt.containers import erase
 
         if hasattr(self, "handle"):
             self.handle.kill()
             self.handle.wait()
         try:
             if self.removes:
-                remove.erase(self.container, self.lock)
+                erase.erase(self.container, self.lock)
             else:
                 self.write_outcome("exited" if self.was_run() else "created", code, sentence)
-                remove.remove_group(self.container)
+                erase.remove_group(self.container)
         except OSError:
             pass  # a full disk is the likely reason for both; the next command repairs
         finally:
@@ -534,7 +534,7 @@ class Monitor:
 
     def end(self) -> None:
         """Reads what is left, records the end, tells it, cleans up."""
-        from minirt.containers import remove
+        from minirt.containers import erase
         from minirt.kernel import process
 
         code = process.exit_code(self.handle.wait())
@@ -550,7 +550,7 @@ class Monitor:
         lasted = state.parse_time(state.now()) - state.parse_time(self.container.config["Started"])
         self.container.tell("die", exitCode=code, execDuration=int(lasted))
         if self.removes:
-            remove.vanish(self.container)
+            erase.vanish(self.container)
         else:
             try:
                 self.write_outcome("exited", code, "", out_of_memory)
@@ -562,9 +562,9 @@ class Monitor:
         self.log.close()
         self.listener.close()
         if self.removes:
-            remove.clean(self.container)
+            erase.clean(self.container)
         else:
-            remove.remove_group(self.container)
+            erase.remove_group(self.container)
             os.unlink(f"{self.container.run_directory}/socket")
         from minirt.containers import repair
 

@@ -25,7 +25,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from minirt.containers.record import Container
     from minirt.containers.streams import Inlet, Outlet
+
+KEYS = "\x10\x11"  # Ctrl-P Ctrl-Q: those by which one leaves a container's terminal
 
 
 def say(descriptor: int, message: dict[str, Any]) -> bool:
@@ -93,3 +96,27 @@ class Peer:
         for descriptor in {self.ear.descriptor, self.mouth} - {-1}:
             os.close(descriptor)
         self.ear.descriptor = self.mouth = -1
+
+
+def connect(container: Container, message: dict[str, Any], descriptors: tuple[int, ...]) -> int:
+    """Connects to the monitor of a container, says one thing and hands over descriptors.
+
+    Returns the descriptor of the connection, -1 when there is no monitor. Raises OSError for other reasons.
+    """
+    import _socket
+
+    call = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
+    try:
+        directory = os.open(container.run_directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return -1
+    try:
+        call.connect(f"/proc/self/fd/{directory}/socket")
+    except (FileNotFoundError, ConnectionRefusedError):
+        return -1
+    finally:
+        os.close(directory)
+    packed = b"".join(descriptor.to_bytes(4, "little") for descriptor in descriptors)
+    ancillary = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, packed)] if packed else []
+    call.sendmsg([state.dumps(message).encode() + b"\n"], ancillary)
+    return call.detach()

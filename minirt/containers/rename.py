@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-from minirt.containers import record
+from minirt.containers import peer, record
 from minirt.errors import MinirtError
 
 TYPE_CHECKING = False
@@ -28,8 +28,6 @@ def rename(container: record.Container, name: str) -> None:
     record.release_name(old, container.id)
     container.tell("rename", oldName=f"/{old}")
     if record.derive(container).alive:
-        from minirt.containers import client
-
-        channel = client.connect(container, {"name": name}, ())  # its monitor has read the configuration long ago
+        channel = peer.connect(container, {"name": name}, ())  # its monitor has read the configuration long ago
         if channel >= 0:
             os.close(channel)

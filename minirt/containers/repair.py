@@ -13,18 +13,16 @@ from __future__ import annotations
 import os
 
 from minirt import state
-from minirt.containers import record, remove
+from minirt.containers import erase, record
 from minirt.errors import ConflictError, MinirtError, NotFoundError
 
-TYPE_CHECKING = False
 
-
-def hold(container: record.Container, patience: float = 10.0, removing: bool = False) -> state.Lock:
-    """Takes the lock of a container that is not running, and repairs it.
+def lock(container: record.Container, patience: float = 10.0) -> state.Lock:
+    """Takes the lock of a container that is not running, and returns it, held.
 
     A monitor may still be putting its container away: so waits up to `patience` seconds where the container is not
-    alive. `removing`: it will be gone in a moment, so its end need not be recorded. Returns the lock, held. Raises
-    ConflictError when the container runs (or its monitor does not end), NotFoundError when it was removed meanwhile.
+    alive. Raises ConflictError when the container runs (or its monitor does not end), NotFoundError when it was
+    removed meanwhile.
     """
     import time
 
@@ -44,22 +42,28 @@ def hold(container: record.Container, patience: float = 10.0, removing: bool = F
         time.sleep(pause)
         pause = min(pause * 2, 0.05)
     if not os.path.isdir(container.directory):
-        remove.clean(container)
+        erase.clean(container)
         lock.release()
         raise NotFoundError(f"No such container: {container.id}")
-    repair(container, removing)
     return lock
 
 
-def repair(container: record.Container, removing: bool = False) -> None:
-    """Puts right what a lost monitor left. The caller holds the lock, so nobody else works on this container.
+def hold(container: record.Container) -> state.Lock:
+    """Takes the lock as `lock` does, and repairs the container."""
+    held = lock(container)
+    try:
+        repair(container)
+    except OSError:
+        held.release()
+        raise
+    return held
 
-    With `removing` nothing is written: a container can be removed from a full disk.
-    """
-    now = record.derive_unlocked(container)
-    if not now.lost:
+
+def repair(container: record.Container) -> None:
+    """Puts right what a lost monitor left. The caller holds the lock, so nobody else works on this container."""
+    if not record.derive_unlocked(container).lost:
         return
-    remove.remove_group(container)
+    erase.remove_group(container)
     end = {
         "status": "exited",
         "started": container.config.get("Started", ""),
@@ -67,20 +71,19 @@ def repair(container: record.Container, removing: bool = False) -> None:
         "code": record.LOST,
         "error": "the monitor of the container was lost",
     }
-    container.tell("die", exitCode=record.LOST)
-    if not removing:
-        state.write_json(f"{container.directory}/outcome.json", end)
+    state.write_json(f"{container.directory}/outcome.json", end)
     for name in ("running.json", "socket"):
         try:
             os.unlink(f"{container.run_directory}/{name}")
         except FileNotFoundError:
             pass
+    container.tell("die", exitCode=record.LOST)
 
 
 def sweep(lost: bool = True) -> None:
     """Takes away what belongs to no container: half made ones, half removed ones, and, with `lost`, those that were
-    to be
-    removed at their end and whose monitor is gone."""
+    to be removed at their end and whose monitor is gone.
+    """
     known = set(record.ids())
     try:
         running = set(os.listdir(f"{state.run_root()}/containers"))
@@ -112,7 +115,7 @@ def _take_away(container: record.Container) -> None:
         if lock.acquire(wait=False):
             made = os.path.exists(f"{container.directory}/config.json")
             if not made or record.derive_unlocked(container).lost:
-                remove.erase(container, lock)
+                erase.erase(container, lock)
             lock.release()
     except OSError:
         pass  # another one sweeps too, or something cannot be removed now: the next sweep comes

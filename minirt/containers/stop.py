@@ -1,43 +1,23 @@
-"""Chapter 17: signals to a running container: stop, kill, pause.
+"""Chapter 17: how a running container is brought to its end: stop, kill; and how it is made to stand still: pause.
 
-A pid read from a file may belong to somebody else by the time it is used. So it is first turned into a pidfd, then
-the process's start time is compared with the recorded one, and only then the signal goes through the pidfd, which
-never means another process.
+Whoever stops a container first calls its monitor, so as to be told how it ended, and only then sends the signal: the
+other way round the monitor could be gone before it hears. When a container does not end in time, it is killed.
 
-Manual pages: pidfd_open(2), pidfd_send_signal(2), proc(5) "starttime", cgroups(7).
+Manual pages: signal(7), cgroups(7) "freezer".
 """
 
 from __future__ import annotations
 
-import _signal
 import os
 import time
 
-from minirt import state, trace
+from minirt import state
 from minirt.cgroups import tree
-from minirt.containers import record, repair
+from minirt.containers import first_process, peer, record, repair
 from minirt.errors import ConflictError
 
-TYPE_CHECKING = False
-
-CHAPTER = 17
 GRACE = 10  # seconds between the stop signal and SIGKILL, as in Docker
-KILL, CONT = 9, 18
-
-
-def open_process(container: record.Container) -> int:
-    """A pidfd of the container's first process, -1 when it has ended."""
-    running = container.running()
-    if running is None:
-        return -1
-    try:
-        pidfd = os.pidfd_open(running["pid"]["pid"])
-    except ProcessLookupError:
-        return -1
-    if state.alive(running["pid"]):
-        return pidfd
-    os.close(pidfd)
-    return -1
+KILL = 9
 
 
 def not_running(container: record.Container, doing: str) -> ConflictError:
@@ -45,106 +25,107 @@ def not_running(container: record.Container, doing: str) -> ConflictError:
     return ConflictError(f"cannot {doing} container: {container.name}: container {container.id} is not running")
 
 
-@trace.narrated(CHAPTER, "send signal {number} to the container's first process", "pidfd_send_signal(pidfd, {number})")
-def send(pidfd: int, number: int) -> None:
-    """Sends a signal; nothing happens when the process has ended meanwhile."""
-    try:
-        _signal.pidfd_send_signal(pidfd, number)  # type: ignore[attr-defined]
-    except ProcessLookupError:
-        pass
+class Ending:
+    """A container that is asked to end. Several may be asked, one after the other, before the first is waited for.
+
+    `number`: the signal that asks. `seconds`: how long it may take before it is killed, negative for as long as it
+    wants. `word`: what its monitor is told: "wait", or "remove" when it shall remove the container at its end.
+    """
+
+    __slots__ = ("_deadline", "_ear", "_pidfd", "_word", "container")
+
+    def __init__(self, container: record.Container, number: int, seconds: float, word: str = "wait") -> None:
+        self.container, self._word = container, word
+        self._ear: peer.Ear | None = None
+        self._deadline = time.monotonic() + seconds if seconds >= 0 else None
+        self._pidfd = first_process.hold(container)
+        if self._pidfd < 0:
+            return
+        channel = peer.connect(container, {word: 1}, ())
+        self._ear = peer.Ear(channel) if channel >= 0 else None
+        if record.derive(container).status == "paused":
+            try:
+                pause(container, False)
+            except ConflictError:
+                pass  # somebody else was quicker
+        first_process.send(self._pidfd, number)
+        container.tell("kill", signal=number)
+
+    @property
+    def running(self) -> bool:
+        """Whether the container ran when it was asked."""
+        return self._pidfd >= 0
+
+    def wait(self) -> None:
+        """Waits for the end, and until it is written down, or removed; kills when the time is up. A container that was
+        not running is repaired.
+        """
+        if self.running:
+            left = -1 if self._deadline is None else max(0.0, self._deadline - time.monotonic())
+            if not first_process.wait(self._pidfd, left):
+                first_process.send(self._pidfd, KILL)
+                self.container.tell("kill", signal=KILL)
+                first_process.wait(self._pidfd, -1)
+            os.close(self._pidfd)
+        if not (self._ear and self._hears(self._ear)):
+            settle(self.container)
+
+    def _hears(self, ear: peer.Ear) -> bool:
+        """Listens until the monitor tells the exit code, or, where it removes the container, until its own end: then
+        the cgroup and the files are gone, too. Returns whether the exit code came.
+        """
+        told = False
+        while (messages := ear.hear()) is not None:
+            told = told or any("exit" in message for message in messages)
+            if told and self._word == "wait":
+                break
+        os.close(ear.descriptor)
+        return told
 
 
-def stop(container: record.Container, timeout: int | None = None, signal: str = "") -> None:
-    """Asks a container to end, and kills it when it has not done so in time.
+class Stop(Ending):
+    """A container that is stopped as `minirt stop` does.
 
     `timeout`: seconds, negative for no limit; None for what the container was made with, else `GRACE`. `signal`:
-    instead of the one it or its image was made with, else SIGTERM. A container that is not running is left as it
-    is, repaired.
-    """
-    Ending(container, signal, timeout).wait()
-
-
-class Ending:
-    """A container that was asked to end. Several may be asked, one after the other, before the first is waited for.
-
-    `remove`: its monitor shall remove it at its end. `killed`: this is no stop, for those who watch events. The other
-    arguments are those of `stop`.
+    instead of the one it or its image was made with, else SIGTERM.
     """
 
-    __slots__ = ("_container", "_deadline", "_ear", "_killed", "_pidfd", "_remove")
+    __slots__ = ()
 
-    def __init__(
-        self, container: record.Container, signal: str = "", timeout: int | None = None, remove: bool = False,
-        killed: bool = False,
-    ) -> None:
-        from minirt.containers import client
-        from minirt.containers.peer import Ear
+    def __init__(self, container: record.Container, timeout: int | None = None, signal: str = "") -> None:
         from minirt.process import signals
 
         config = container.config["Config"]
-        number = signals.number(signal or config["StopSignal"] or "TERM")
         if timeout is None:
             timeout = GRACE if config["StopTimeout"] is None else config["StopTimeout"]
-        self._container, self._remove, self._killed = container, remove, killed
-        self._ear: Ear | None = None
-        self._pidfd = open_process(container)
-        self._deadline = time.monotonic() + timeout if timeout >= 0 else None
-        if self._pidfd >= 0:
-            channel = client.connect(container, {"remove" if remove else "wait": 1}, ())
-            self._ear = Ear(channel) if channel >= 0 else None
-            if record.derive(container).status == "paused":
-                pause(container, False)
-            send(self._pidfd, number)
-            container.tell("kill", signal=number)
+        super().__init__(container, signals.number(signal or config["StopSignal"] or "TERM"), timeout)
 
-    def wait(self) -> bool:
-        """Waits for the end, kills when the time is up. Returns whether the container is gone altogether, which it is
-        when its monitor was to remove it, and did."""
-        if self._pidfd >= 0:
-            left = -1 if self._deadline is None else max(0.0, self._deadline - time.monotonic())
-            if not wait_for(self._pidfd, left):
-                send(self._pidfd, KILL)
-                self._container.tell("kill", signal=KILL)
-                wait_for(self._pidfd, -1)
-            os.close(self._pidfd)
-        told = False
-        if self._ear is not None:
-            while (messages := self._ear.hear()) is not None:
-                told = told or any("exit" in message for message in messages)
-                if told and not self._remove:
-                    break  # else to the end of the monitor: then its cgroup and its files are gone, too
-            os.close(self._ear.descriptor)
-        if not told:
-            settle(self._container)
-        if self._pidfd >= 0 and not (self._remove or self._killed):
-            self._container.tell("stop")
-        return self._remove and not os.path.isdir(self._container.directory)
+    def wait(self) -> None:
+        """As for any ending; then tells it to those who watch events."""
+        super().wait()
+        if self.running:
+            self.container.tell("stop")
 
 
 def kill(container: record.Container, signal: str = "KILL") -> None:
-    """Sends a signal to the container's first process. Raises ConflictError when it is not running."""
+    """Sends a signal to the container's first process, and waits for the end when it is SIGKILL. Raises ConflictError
+    when the container is not running.
+    """
     from minirt.process import signals
 
     number = signals.number(signal)
-    pidfd = open_process(container)
+    if number == KILL:
+        ending = Ending(container, KILL, -1)
+        ending.wait()
+        if ending.running:
+            return
+    pidfd = first_process.hold(container)
     if pidfd < 0:
         settle(container)
         raise not_running(container, "kill")
-    if number == KILL:
-        Ending(container, signal, -1, killed=True).wait()
-    else:
-        send(pidfd, number)
-        container.tell("kill", signal=number)
+    first_process.send(pidfd, number)
     os.close(pidfd)
-
-
-def wait_for(pidfd: int, seconds: float) -> bool:
-    """Waits until the process has ended, at most that long (negative: for ever). Returns whether it has."""
-    import select
-
-    poller = select.poll()
-    poller.register(pidfd, 1)  # POLLIN
-    return bool(poller.poll(None if seconds < 0 else seconds * 1000))
+    container.tell("kill", signal=number)
 
 
 def settle(container: record.Container, patience: float = 10.0) -> None:
