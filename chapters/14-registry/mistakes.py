@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
@@ -10,9 +10,9 @@ import requests
 
 from minirt.errors import BadInputError
 from minirt.registry.auth import _PARAMETER, _SCHEME, CLIENT, Challenge, Credentials, basic, re
-from minirt.registry.client import MOST_REDIRECTS, REDIRECTS, Registry, RegistryError, origin
+from minirt.registry.client import MOST_REDIRECTS, REDIRECTS, Body, Open, Registry, RegistryError, origin
 from minirt.registry.pull import TRIES, pause, rest
-from minirt.registry.push import EXISTS, MOUNTED, PUSHED, SMALL, Open, begin_mount, upload
+from minirt.registry.push import EXISTS, MOUNTED, PUSHED, SMALL
 from minirt.registry.server import Answer, Request, checked, receive, stored
 from minirt.registry.storage import Storage
 
@@ -122,11 +122,11 @@ def token_request__empty_ones_told(challenge: Challenge, scope: str, credentials
 
 
 def Registry__travel__credentials_everywhere(self: Registry, method: str, url: str, scope: str = "",
-                                             body: Callable[[], Any] | None = None,
+                                             data: bytes | Body | None = None,
                                              headers: dict[str, str] | None = None) -> requests.Response:
     """whoever gets a registry to redirect now has its token"""
     for _ in range(MOST_REDIRECTS):
-        answer = self.send(method, url, {**(headers or {}), **self.wallet.header(scope)}, body() if body else None)
+        answer = self.send(method, url, {**(headers or {}), **self.wallet.header(scope)}, data)
         if answer.status_code not in REDIRECTS or method not in ("GET", "HEAD"):
             return answer
         answer.close()
@@ -138,12 +138,12 @@ def Registry__travel__credentials_everywhere(self: Registry, method: str, url: s
 
 
 def Registry__travel__begins_like_the_registry(self: Registry, method: str, url: str, scope: str = "",
-                                               body: Callable[[], Any] | None = None,
+                                               data: bytes | Body | None = None,
                                                headers: dict[str, str] | None = None) -> requests.Response:
     """scheme, host and port must all be the registry's"""
     for _ in range(MOST_REDIRECTS):
         mine = self.wallet.header(scope) if url.startswith(self.base) else {}
-        answer = self.send(method, url, {**(headers or {}), **mine}, body() if body else None)
+        answer = self.send(method, url, {**(headers or {}), **mine}, data)
         if answer.status_code not in REDIRECTS or method not in ("GET", "HEAD"):
             return answer
         answer.close()
@@ -155,12 +155,12 @@ def Registry__travel__begins_like_the_registry(self: Registry, method: str, url:
 
 
 def Registry__travel__location_taken_as_it_is(self: Registry, method: str, url: str, scope: str = "",
-                                              body: Callable[[], Any] | None = None,
+                                              data: bytes | Body | None = None,
                                               headers: dict[str, str] | None = None) -> requests.Response:
     """a Location may leave out the host"""
     for _ in range(MOST_REDIRECTS):
         mine = self.wallet.header(scope) if origin(url) == origin(self.base) else {}
-        answer = self.send(method, url, {**(headers or {}), **mine}, body() if body else None)
+        answer = self.send(method, url, {**(headers or {}), **mine}, data)
         if answer.status_code not in REDIRECTS or method not in ("GET", "HEAD"):
             return answer
         answer.close()
@@ -169,12 +169,12 @@ def Registry__travel__location_taken_as_it_is(self: Registry, method: str, url: 
 
 
 def Registry__travel__into_the_open(self: Registry, method: str, url: str, scope: str = "",
-                                    body: Callable[[], Any] | None = None,
+                                    data: bytes | Body | None = None,
                                     headers: dict[str, str] | None = None) -> requests.Response:
     """where everybody on the way can read and change what comes"""
     for _ in range(MOST_REDIRECTS):
         mine = self.wallet.header(scope) if origin(url) == origin(self.base) else {}
-        answer = self.send(method, url, {**(headers or {}), **mine}, body() if body else None)
+        answer = self.send(method, url, {**(headers or {}), **mine}, data)
         if answer.status_code not in REDIRECTS or method not in ("GET", "HEAD"):
             return answer
         answer.close()
@@ -183,12 +183,12 @@ def Registry__travel__into_the_open(self: Registry, method: str, url: str, scope
 
 
 def Registry__travel__writing_is_sent_on_too(self: Registry, method: str, url: str, scope: str = "",
-                                             body: Callable[[], Any] | None = None,
+                                             data: bytes | Body | None = None,
                                              headers: dict[str, str] | None = None) -> requests.Response:
     """a PUT followed the redirect"""
     for _ in range(MOST_REDIRECTS):
         mine = self.wallet.header(scope) if origin(url) == origin(self.base) else {}
-        answer = self.send(method, url, {**(headers or {}), **mine}, body() if body else None)
+        answer = self.send(method, url, {**(headers or {}), **mine}, data)
         if answer.status_code not in REDIRECTS:
             return answer
         answer.close()
@@ -200,12 +200,12 @@ def Registry__travel__writing_is_sent_on_too(self: Registry, method: str, url: s
 
 
 def Registry__travel__for_ever(self: Registry, method: str, url: str, scope: str = "",
-                               body: Callable[[], Any] | None = None,
+                               data: bytes | Body | None = None,
                                headers: dict[str, str] | None = None) -> requests.Response:
     """travel() asks again and again"""
     while True:
         mine = self.wallet.header(scope) if origin(url) == origin(self.base) else {}
-        answer = self.send(method, url, {**(headers or {}), **mine}, body() if body else None)
+        answer = self.send(method, url, {**(headers or {}), **mine}, data)
         if answer.status_code not in REDIRECTS or method not in ("GET", "HEAD"):
             return answer
         answer.close()
@@ -335,7 +335,7 @@ def push_blob__held_whole(registry: Registry, repository: str, descriptor: dict[
 
 def push_blob__finished_at_the_old_address(registry: Registry, repository: str, descriptor: dict[str, Any],
                                            pieces: Open, neighbours: Iterable[str] = ()) -> tuple[str, str]:
-    """upload() gives the address to finish at"""
+    """send_chunk() gives the address to finish at"""
     digest = descriptor["digest"]
     if registry.has_blob(repository, digest):
         return EXISTS, ""
@@ -343,7 +343,7 @@ def push_blob__finished_at_the_old_address(registry: Registry, repository: str, 
     if descriptor["size"] <= SMALL:
         registry.finish_upload(repository, address, digest, b"".join(pieces(0)))
     else:
-        upload(registry, repository, address, descriptor["size"], pieces)
+        registry.send_chunk(repository, address, pieces, 0, descriptor["size"])
         registry.finish_upload(repository, address, digest)
     return PUSHED, ""
 
@@ -356,7 +356,7 @@ def push_blob__first_neighbour_only(registry: Registry, repository: str, descrip
         return EXISTS, ""
     address = ""
     for source in neighbours:
-        address = begin_mount(registry, repository, digest, source)
+        address = registry.begin_upload(repository, digest, source)
         if not address:
             return MOUNTED, source
         break
@@ -364,7 +364,7 @@ def push_blob__first_neighbour_only(registry: Registry, repository: str, descrip
     if descriptor["size"] <= SMALL:
         registry.finish_upload(repository, address, digest, b"".join(pieces(0)))
     else:
-        address = upload(registry, repository, address, descriptor["size"], pieces)
+        address = registry.send_chunk(repository, address, pieces, 0, descriptor["size"])
         registry.finish_upload(repository, address, digest)
     return PUSHED, ""
 
@@ -376,13 +376,13 @@ def push_blob__a_second_upload(registry: Registry, repository: str, descriptor: 
     if registry.has_blob(repository, digest):
         return EXISTS, ""
     for source in neighbours:
-        if not begin_mount(registry, repository, digest, source):
+        if not registry.begin_upload(repository, digest, source):
             return MOUNTED, source
     address = registry.begin_upload(repository)
     if descriptor["size"] <= SMALL:
         registry.finish_upload(repository, address, digest, b"".join(pieces(0)))
     else:
-        address = upload(registry, repository, address, descriptor["size"], pieces)
+        address = registry.send_chunk(repository, address, pieces, 0, descriptor["size"])
         registry.finish_upload(repository, address, digest)
     return PUSHED, ""
 

@@ -31,6 +31,7 @@ INDEX_TYPE, MANIFEST_TYPE = INDEX_TYPES[0], MANIFEST_TYPES[0]
 CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
 LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar"  # with +gzip or +zstd when it is compressed
 REF_NAME = "org.opencontainers.image.ref.name"         # the annotation that gives an image its name in index.json
+ATTESTATION = "vnd.docker.reference.type"              # the annotation of an entry that tells about another entry
 _MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}    # uname's words for what Go, and so OCI, calls otherwise
 _DEEPEST = 4  # an index may list indexes
 
@@ -65,13 +66,16 @@ def follow(descriptor: dict[str, Any], read: Callable[[dict[str, Any]], dict[str
            ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The manifest that a descriptor leads to, through an index where there is one: (its descriptor, the document).
 
-    `read` gives the document behind a descriptor. Raises BadInputError when there is none for the platform.
+    `read` gives the document behind a descriptor. An entry with the annotation ATTESTATION is no image: it tells who
+    built another entry, and from what (BuildKit, "Attestation storage"). Raises BadInputError when there is none for
+    the platform.
     """
     for _ in range(_DEEPEST):
         document = read(descriptor)
         if "manifests" not in document:
             return descriptor, document
-        descriptor = choose(document["manifests"], platform)
+        images = [each for each in document["manifests"] or [] if ATTESTATION not in (each.get("annotations") or {})]
+        descriptor = choose(images, platform)
     raise BadInputError(f"the image index {descriptor['digest']} is nested too deeply")
 
 

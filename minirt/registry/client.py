@@ -16,6 +16,7 @@ Rules of the room:
 - Everything that comes is bounded: a document has a limit, a manifest four mebibytes, a wait some seconds.
 - What was asked for by its digest is checked against it before anybody sees it.
 - A refusal is told in the registry's own words: `{"errors": [{"code": ..., "message": ...}]}`.
+- Each request is made once, as the specification has it; patience with what breaks, waits or drips lies beyond.
 
 Sources: OCI distribution-spec, spec.md (end-1 ... are the rows of its table "Endpoints"); RFC 9110.
 """
@@ -37,13 +38,11 @@ from minirt.registry.auth import Credentials, Wallet
 
 CHAPTER = 14
 
+Open = Callable[[int], Iterator[bytes]]  # the bytes of a blob from that one on
 ACCEPT = ", ".join((*documents.INDEX_TYPES, *documents.MANIFEST_TYPES))
 
 LARGEST_MANIFEST = 4 << 20  # bytes (spec.md, "Pushing Manifests", lets a registry refuse more)
-_TIMEOUT = (15, 60)         # seconds to connect, and without a byte
-_TRIES = 5                  # of a request that the registry wants later
-_LONGEST_WAIT = 60          # seconds between two of them
-_LATER = frozenset((429, 500, 502, 503, 504))
+_LONGEST_ANSWER = 120       # seconds that a document may take
 REDIRECTS = frozenset((301, 302, 303, 307, 308))
 MOST_REDIRECTS = 10
 
@@ -103,7 +102,7 @@ def refusal(answer: requests.Response) -> RegistryError:
 def read(answer: requests.Response, limit: int) -> bytes:
     """The body of an answer, whole. Raises BadInputError when it is longer than `limit` bytes."""
     content = b""
-    end = time.monotonic() + 2 * _TIMEOUT[1]
+    end = time.monotonic() + _LONGEST_ANSWER
     for piece in answer.iter_content(1 << 14):
         content += piece
         if len(content) > limit:
@@ -113,29 +112,31 @@ def read(answer: requests.Response, limit: int) -> bytes:
     return content
 
 
-class _Body:
-    """Pieces of a known number of bytes: what `requests` sends with a Content-Length, and not as `chunked`."""
+class Body:
+    """A blob's bytes from `start` on, in the form in which `requests` sends them with a Content-Length: they have a
+    length, and begin anew each time. `pieces(start)` gives them."""
 
-    def __init__(self, pieces: Iterator[bytes], size: int) -> None:
-        self._pieces, self._size = pieces, size
+    def __init__(self, pieces: Open, start: int, size: int) -> None:
+        self._pieces, self._start, self._size = pieces, start, size
 
     def __len__(self) -> int:
-        return self._size
+        return self._size - self._start
 
     def __iter__(self) -> Iterator[bytes]:
-        return self._pieces
+        return self._pieces(self._start)
 
 
 class Registry:
     """A registry at the address `base` (`https://host:port`), reached by a `requests.Session` that knows about
-    certificates and proxies; `credentials` are the user's. `pause` waits some seconds."""
+    certificates and proxies; `credentials` are the user's."""
+
+    timeout = (10, 60)  # seconds to connect, and without a byte
 
     def __init__(self, base: str, session: requests.Session | None = None, credentials: Credentials | None = None,
-                 pause: Callable[[float], None] = time.sleep) -> None:
+                 ) -> None:
         self.base = base.rstrip("/")
         self._session = session or requests.Session()
         self.wallet = Wallet(self.base, self._ask_token_server, credentials or Credentials())
-        self._pause = pause
 
     def close(self) -> None:
         """Close the idle connections. They are made again when they are needed: after a fork, by each process."""
@@ -143,45 +144,38 @@ class Registry:
 
     # -- one request ------------------------------------------------------------------------------------------------
 
-    def request(self, method: str, address: str, scope: str = "", body: Callable[[], Any] | None = None,
+    def request(self, method: str, address: str, scope: str = "", data: bytes | Body | None = None,
                 headers: dict[str, str] | None = None) -> requests.Response:
-        """Ask the registry, showing what it wants to see, and waiting when it wants us later.
+        """Ask the registry, and once more when it wants to see who we are.
 
-        `address`: a path below the base, or a whole URL; `scope`: what a token has to allow; `body`: called for each
-        try, gives bytes or an iterator of bytes. Returns the answer, its body not yet read. Raises RegistryError, its
-        sentence in the registry's words, and MinirtError when there is no answer.
+        `address`: a path below the base, or a whole URL; `scope`: what a token has to allow; `data`: what is sent.
+        Returns the answer, its body not yet read. Raises RegistryError, its sentence in the registry's words, and
+        MinirtError when there is no answer.
         """
         url = urljoin(self.base, address)
-        challenged = False
-        for again in range(1, _TRIES + 1):
-            answer = self.travel(method, url, scope, body, headers or {})
-            if answer.status_code < 400:
-                return answer
-            if answer.status_code == 401 and not challenged and origin(answer.url) == origin(self.base):
-                challenged = self.wallet.answer(answer.headers.get("WWW-Authenticate", ""), scope)
-                if challenged:
-                    continue
-            if answer.status_code not in _LATER or again == _TRIES:
-                break
-            self._pause(wait_before(again, answer.headers.get("Retry-After", "")))
-        raise refusal(answer)
+        answer = self.travel(method, url, scope, data, headers)
+        asked = answer.headers.get("WWW-Authenticate", "") if answer.status_code == 401 else ""
+        if asked and origin(answer.url) == origin(self.base) and self.wallet.answer(asked, scope):
+            answer = self.travel(method, url, scope, data, headers)
+        if answer.status_code >= 400:
+            raise refusal(answer)
+        return answer
 
-    def travel(self, method: str, url: str, scope: str = "", body: Callable[[], Any] | None = None,
+    def travel(self, method: str, url: str, scope: str = "", data: bytes | Body | None = None,
                headers: dict[str, str] | None = None) -> requests.Response:
         """One request, and the redirects that it meets; the first answer that is none.
 
         `self.send(method, url, headers, data)` sends it: `headers` of the caller and, where `url` has the `origin` of
-        `self.base`, those of `self.wallet.header(scope)` too: *no other server is shown them*; `data` is what `body()`
-        gives, called anew for each request, None without `body`. An answer of a status in REDIRECTS to GET or HEAD
-        sends us on, to its header Location as seen from `url` (`urljoin`); any other is returned. Close an answer that
-        is not returned.
+        `self.base`, those of `self.wallet.header(scope)` too: *no other server is shown them*. An answer of a status in
+        REDIRECTS to GET or HEAD sends us on, to its header Location as seen from `url` (`urljoin`); any other is
+        returned. Close an answer that is not returned.
 
         Raises BadInputError when an encrypted address sends us to one that is not "https", and when MOST_REDIRECTS
         requests have not been enough. Source: RFC 9110 section 15.4.
         """
         for _ in range(MOST_REDIRECTS):
             mine = self.wallet.header(scope) if origin(url) == origin(self.base) else {}
-            answer = self.send(method, url, {**(headers or {}), **mine}, body() if body else None)
+            answer = self.send(method, url, {**(headers or {}), **mine}, data)
             if answer.status_code not in REDIRECTS or method not in ("GET", "HEAD"):
                 return answer
             answer.close()
@@ -198,7 +192,7 @@ class Registry:
         trace.step(CHAPTER, f"ask {urlsplit(url).netloc}", f"{method} {urlsplit(url).path}")
         try:
             return self._session.request(method, url, params=params, data=data, headers=headers, stream=True,
-                                         allow_redirects=False, timeout=_TIMEOUT)
+                                         allow_redirects=False, timeout=self.timeout)
         except requests.RequestException as error:
             raise unreachable(method, url, error) from None
 
@@ -262,34 +256,25 @@ class Registry:
         answer = self.request("POST", address, scope)
         return "" if answer.status_code == 201 else urljoin(answer.url, answer.headers.get("Location", ""))
 
-    def send_chunk(self, repository: str, address: str, pieces: Callable[[], Iterator[bytes]], start: int, size: int,
-                   ) -> str:
-        """end-5: bring `size` bytes that begin at byte `start` of the blob; the address for what follows.
+    def send_chunk(self, repository: str, address: str, pieces: Open, start: int, size: int) -> str:
+        """end-5: bring the bytes of a blob of `size` bytes from byte `start` on; the address for what follows.
 
-        `pieces` gives them, from the first one again at each call. Raises RegistryError, of status 416 when the
-        registry is at another byte.
+        `pieces(start)` gives them. Raises RegistryError, of status 416 when the registry is at another byte.
         """
-        headers = {"Content-Type": "application/octet-stream", "Content-Range": f"{start}-{start + size - 1}"}
-        answer = self.request("PATCH", address, pushing(repository), lambda: _Body(pieces(), size), headers)
+        headers = {"Content-Type": "application/octet-stream", "Content-Range": f"{start}-{size - 1}"}
+        answer = self.request("PATCH", address, pushing(repository), Body(pieces, start, size), headers)
         return urljoin(answer.url, answer.headers.get("Location", address))
 
     def finish_upload(self, repository: str, address: str, digest: str, content: bytes = b"") -> None:
         """end-6: say that a blob is complete, and its digest; `content`: its last bytes, or all of them when no chunk
         was brought before (end-4b). Raises RegistryError."""
         address += ("&" if urlsplit(address).query else "?") + f"digest={digest}"
-        headers = {"Content-Type": "application/octet-stream"}
-        self.request("PUT", address, pushing(repository), lambda: content, headers)
-
-    def received(self, repository: str, address: str) -> int:
-        """end-13: how many bytes of an upload have arrived. Raises RegistryError, of status 404 when it is gone."""
-        answer = self.request("GET", address, pushing(repository))
-        first, _, last = answer.headers.get("Range", "").removeprefix("bytes=").partition("-")
-        return int(last) + 1 if first == "0" and last.isdecimal() else 0
+        self.request("PUT", address, pushing(repository), content, {"Content-Type": "application/octet-stream"})
 
     def put_manifest(self, repository: str, reference: str, manifest: Manifest) -> None:
         """end-7: all blobs are there, this is the image. Raises RegistryError."""
         answer = self.request("PUT", f"/v2/{repository}/manifests/{reference}", pushing(repository),
-                              lambda: manifest.content, {"Content-Type": manifest.media_type})
+                              manifest.content, {"Content-Type": manifest.media_type})
         got = answer.headers.get("Docker-Content-Digest", manifest.digest)
         if got != manifest.digest:
             raise BadInputError(f"{self.base} took the manifest {manifest.digest} for {got}")
@@ -303,13 +288,6 @@ def pulling(repository: str) -> str:
 def pushing(repository: str) -> str:
     """What a token has to allow for writing to a repository."""
     return f"repository:{repository}:pull,push"
-
-
-def wait_before(again: int, retry_after: str) -> float:
-    """Seconds to wait before the try after the `again`-th: what the header Retry-After says (a number; it may also be a
-    date, which is not believed), else 1, 2, 4 ... and never more than a minute. Source: RFC 9110 section 10.2.3."""
-    seconds = float(retry_after) if retry_after.isdecimal() else 2.0 ** (again - 1)
-    return min(seconds, _LONGEST_WAIT)
 
 
 def unreachable(method: str, url: str, error: Exception) -> RegistryError:

@@ -30,7 +30,8 @@ from minirt import state
 from minirt.errors import BadInputError
 from minirt.images import reference
 from minirt.registry import credentials
-from minirt.registry.client import Registry, RegistryError
+from minirt.registry.client import read, unreachable
+from minirt.registry.patience import Patient
 
 HUB = "registry-1.docker.io"
 HUB_KEY = "https://index.docker.io/v1/"  # where Docker keeps the Hub's credentials
@@ -148,7 +149,7 @@ class Session(requests.Session):
         return {"proxies": get_environ_proxies(url), "stream": stream, "verify": trusted, "cert": ours}
 
 
-def mirrors(domain: str) -> list[Registry]:
+def mirrors(domain: str) -> list[Patient]:
     """The registries that the settings name as mirrors of Docker Hub; nothing is shown to them but what is kept for
     them. Raises BadInputError for one that is no address."""
     if server(domain) != HUB:
@@ -159,11 +160,11 @@ def mirrors(domain: str) -> list[Registry]:
         host = urlsplit(address).netloc
         if not address.startswith(("https://", "http://")) or not host:
             raise BadInputError(f"registry-mirrors: {address} is no address like https://mirror.lan")
-        found.append(Registry(address.rstrip("/"), Session(said["insecure-registries"]), credentials.find(host)))
+        found.append(Patient(address.rstrip("/"), Session(said["insecure-registries"]), credentials.find(host)))
     return found
 
 
-def connect(domain: str, shown: credentials.Credentials | None = None, allow_insecure: bool = False) -> Registry:
+def connect(domain: str, shown: credentials.Credentials | None = None, allow_insecure: bool = False) -> Patient:
     """The registry of a domain (`docker.io`, `localhost:5000`), with the credentials that are kept for it, or `shown`.
 
     Raises RegistryError when there is none that may be reached. An unverified or open connection is only tried with a
@@ -174,15 +175,23 @@ def connect(domain: str, shown: credentials.Credentials | None = None, allow_ins
     session = Session(listed)
     session.mount("http://", requests.adapters.HTTPAdapter(max_retries=0))
     user = shown if shown is not None else credentials.find(key(domain))
-    if not insecure(host, listed):
-        return Registry(f"https://{host}", session, user)
+    scheme = "https" if not insecure(host, listed) or _encrypted(f"https://{host}/v2/", session) else "http"
+    return Patient(f"{scheme}://{host}", session, user)
+
+
+def _encrypted(url: str, session: Session) -> bool:
+    """Whether a server that may be reached in the open speaks TLS; the connection on which it does is used further.
+
+    Raises RegistryError when it speaks one that we cannot.
+    """
     try:
-        session.request("GET", f"https://{host}/v2/", timeout=5, allow_redirects=False, stream=True).close()
+        read(session.request("GET", url, timeout=5, allow_redirects=False, stream=True), 1 << 16)
     except requests.exceptions.SSLError as error:
         if "WRONG_VERSION_NUMBER" not in str(error) and "record layer failure" not in str(error):
-            raise RegistryError(f"https://{host}/v2/: {error}") from None
+            raise unreachable("GET", url, error) from None
+        return False
+    except BadInputError:
+        return True  # whatever it says
     except requests.RequestException:
-        pass
-    else:
-        return Registry(f"https://{host}", session, user)
-    return Registry(f"http://{host}", session, user)
+        return False
+    return True

@@ -29,8 +29,6 @@ from minirt.registry.client import LARGEST_MANIFEST, Manifest, Registry, Registr
 
 CHAPTER = 14
 
-SCHEMA_1 = "application/vnd.docker.distribution.manifest.v1"
-ATTESTATION = "vnd.docker.reference.type"  # the annotation of an entry that tells about another entry
 TRIES = 6  # requests in a row that bring nothing
 _PIECE = 1 << 18  # bytes that are read at a time: what a broken connection takes along at most
 
@@ -60,24 +58,15 @@ def find(registry: Registry, repository: str, name: str, platform: str = "") -> 
         if digest not in read:
             reference.check_digest(digest)  # it becomes a part of an address
             read[digest] = registry.manifest(repository, digest)
-        return images_of(read[digest].document)
+        return read[digest].document
 
-    chosen, _ = documents.follow({"digest": top.digest}, document, platform)
+    try:
+        chosen, _ = documents.follow({"digest": top.digest}, document, platform)
+    except (AttributeError, KeyError, TypeError):
+        raise BadInputError(f"{top.digest} is no index of images") from None
     manifest = read[chosen["digest"]]
     config, *layers = parts_of(manifest)
     return Found(repository, top, manifest, config, layers)
-
-
-def images_of(document: dict[str, Any]) -> dict[str, Any]:
-    """An index without the entries that are no images: one with the annotation `vnd.docker.reference.type` tells about
-    another entry, as who built it and from what. A manifest stays as it is. Source: BuildKit, "Attestation storage"."""
-    if "manifests" not in document:
-        return document
-    entries = document["manifests"] or []
-    if not all(isinstance(each, dict) and isinstance(each.get("digest"), str) for each in entries):
-        raise BadInputError("the registry answers with what is no index of images")
-    entries = [each for each in entries if ATTESTATION not in (each.get("annotations") or {})]
-    return {**document, "manifests": entries}
 
 
 def parts_of(manifest: Manifest) -> list[dict[str, Any]]:
@@ -86,9 +75,6 @@ def parts_of(manifest: Manifest) -> list[dict[str, Any]]:
     Raises BadInputError when it is no such manifest.
     """
     document = manifest.document
-    if document.get("schemaVersion") == 1 or manifest.media_type.startswith(SCHEMA_1):
-        raise BadInputError("the registry has this image in Docker's first format (schema 1), which nobody makes since "
-                            "2017 and no current tool takes: push it again with a newer one")
     parts = [document.get("config"), *(document.get("layers") or [])]
     for part in parts:
         if not isinstance(part, dict) or not isinstance(part.get("size"), int) or part["size"] < 0:

@@ -28,13 +28,14 @@ import fcntl
 import hashlib
 import os
 import re
+import uuid
 
 from minirt import state
 from minirt.errors import MinirtError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from types import TracebackType
     from typing import Any
 
@@ -43,12 +44,13 @@ NAME = re.compile(r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-
 TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
 DIGEST = re.compile(r"sha256:[a-f0-9]{64}|sha512:[a-f0-9]{128}")
 MEDIA_TYPE = re.compile(r"[\w.+-]+/[\w.+-]+", re.ASCII)
-UPLOAD = re.compile(r"[a-f0-9]{32}")
+UPLOAD = re.compile(r"[a-f0-9]{8}(-[a-f0-9]{4}){3}-[a-f0-9]{12}")
 LONGEST_NAME = 255  # of a repository by the specification, and of a file by the kernel
 
 REF_NAME = "org.opencontainers.image.ref.name"
 SUBJECT = "minirt.subject"  # in index.json, of a manifest that refers to another one: that one's digest
 MOST_PARTS = 100_000  # of a manifest, brackets and commas: reading a hostile one must not take more memory than it has
+PARTS = {"blobs", "config", "layers", "manifests"}  # one of which every kind of manifest has
 LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 
 
@@ -136,27 +138,29 @@ class Repository:
     # -- uploads -------------------------------------------------------------------------------------------------------
 
     def begin_upload(self, owner: str) -> Upload:
-        """An empty upload that belongs to `owner`, a user's name or "", with an id that nobody can guess."""
+        """An empty upload that belongs to `owner`, a user's name or "", with an id that nobody can guess (a UUID)."""
         self.prepare()
-        upload = self.upload(os.urandom(16).hex(), owner)
-        os.close(os.open(upload.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-        return upload
+        identifier = str(uuid.uuid4())
+        os.close(os.open(self.upload_path(identifier, owner), os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        return self.upload(identifier, owner)
+
+    def upload_path(self, identifier: str, owner: str) -> str:
+        """Where an upload of that owner lies: nobody else's request leads there."""
+        return f"{self.path}/uploads/{identifier}-{hashlib.sha256(owner.encode()).hexdigest()[:16]}"
 
     def upload(self, identifier: str, owner: str) -> Upload:
         """The upload with that id and owner, if there is one. Raises Refused (BLOB_UPLOAD_UNKNOWN)."""
-        if not UPLOAD.fullmatch(identifier):
-            raise Refused("BLOB_UPLOAD_UNKNOWN", f"{self.name} has no upload {identifier!r}")
-        mark = hashlib.sha256(owner.encode()).hexdigest()[:16]
-        return Upload(self, identifier, f"{self.path}/uploads/{identifier}-{mark}")
+        path = self.upload_path(identifier, owner)
+        if not UPLOAD.fullmatch(identifier) or not os.path.exists(path):
+            raise Refused("BLOB_UPLOAD_UNKNOWN", f"{self.name} has no upload {identifier}")
+        return Upload(self, identifier, path)
 
     # -- manifests and tags --------------------------------------------------------------------------------------------
 
     def entries(self) -> list[dict[str, Any]]:
         """The descriptors in index.json: one for each tag, and one for each manifest that has none."""
-        try:
-            found: list[dict[str, Any]] = state.read_json(f"{self.path}/index.json")["manifests"]
-        except FileNotFoundError:
-            return []
+        path = f"{self.path}/index.json"
+        found: list[dict[str, Any]] = state.read_json(path)["manifests"] if os.path.exists(path) else []
         return found
 
     def find(self, reference: str) -> dict[str, Any]:
@@ -177,8 +181,8 @@ class Repository:
             state.write_atomic(f"{self.path}/oci-layout", LAYOUT)
         state.write_json(f"{self.path}/index.json", {"schemaVersion": 2, "manifests": entries})
 
-    def put_manifest(self, manifest: Manifest, tag: str = "") -> None:
-        """Store a manifest, and let `tag`, if there is one, mean it from now on.
+    def put_manifest(self, manifest: Manifest, tags: Sequence[str] = ()) -> None:
+        """Store a manifest, and let `tags`, if there are any, mean it from now on.
 
         Raises Refused: MANIFEST_BLOB_UNKNOWN while something that the manifest names is not here.
         """
@@ -192,16 +196,15 @@ class Repository:
             state.write_atomic(temporary, manifest.data, mode=0o600)
             self.publish(temporary, manifest.digest)
             state.sync_directory(os.path.dirname(self.blob_path(manifest.digest)))  # its name, and those of its blobs
-            if tag or manifest.digest not in known:
-                kept = [each for each in untag(entries, tag) if tag_of(each) or each["digest"] != manifest.digest]
-                self.write([*kept, manifest.entry(tag)])
+            if tags or manifest.digest not in known:
+                kept = [each for each in untag(entries, tags) if tag_of(each) or each["digest"] != manifest.digest]
+                self.write([*kept, *map(manifest.entry, tags or [""])])
 
 
 class Upload:
     """A blob that is arriving. A `with` holds its lock: nobody else can send to it meanwhile.
 
-    Entering raises Refused: BLOB_UPLOAD_UNKNOWN where there is no such upload, BLOB_UPLOAD_INVALID where another
-    connection is sending to it.
+    Entering raises Refused (BLOB_UPLOAD_INVALID) where another connection is sending to it, or has just ended it.
     """
 
     def __init__(self, repository: Repository, identifier: str, path: str) -> None:
@@ -210,21 +213,15 @@ class Upload:
 
     @property
     def size(self) -> int:
-        """How many bytes are here. Raises Refused (BLOB_UPLOAD_UNKNOWN)."""
-        try:
-            return os.stat(self.path).st_size
-        except FileNotFoundError:
-            raise self._unknown() from None
+        """How many bytes are here."""
+        return os.stat(self.path).st_size
 
     def __enter__(self) -> Upload:
         try:
             self.fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
             fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.stat(self.path)  # whoever had the lock before may have finished it
-        except FileNotFoundError:
-            self.__exit__(None, None, None)
-            raise self._unknown() from None
-        except BlockingIOError:
+        except (BlockingIOError, FileNotFoundError):
             self.__exit__(None, None, None)
             raise Refused("BLOB_UPLOAD_INVALID", "another connection is sending to this upload: try again") from None
         return self
@@ -232,9 +229,6 @@ class Upload:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if self.fd >= 0:
             os.close(self.fd)
-
-    def _unknown(self) -> Refused:
-        return Refused("BLOB_UPLOAD_UNKNOWN", f"{self.repository.name} has no upload {self.identifier}")
 
     def append(self, pieces: Iterable[bytes | memoryview]) -> None:
         """Write what arrives to the end of the file, piece by piece, and go on with its digest.
@@ -282,6 +276,8 @@ class Manifest:
             raise Refused("SIZE_INVALID", f"a manifest has at most {MOST_PARTS} parts here")
         try:
             self.document = state.loads(data)
+            if self.document.get("schemaVersion", 2) != 2 or not self.document.keys() & PARTS:
+                raise ValueError(f"it is not of schema 2, or has none of {', '.join(sorted(PARTS))}")
             self.media_type: str = self.document.get("mediaType") or media_type
             parts = [self.document.get("config"), *self.document.get("layers", ()), *self.document.get("blobs", ())]
             self.blobs = [checked(each["digest"]) for each in parts if each is not None and not each.get("urls")]
@@ -305,12 +301,13 @@ def tag_of(entry: dict[str, Any]) -> str:
     return tag
 
 
-def untag(entries: list[dict[str, Any]], tag: str) -> list[dict[str, Any]]:
-    """The entries without `tag` ("" is none): a manifest that had no other one stays, known by its digest alone."""
-    left = [each for each in entries if not tag or tag_of(each) != tag]
+def untag(entries: list[dict[str, Any]], tags: Sequence[str]) -> list[dict[str, Any]]:
+    """The entries without `tags`: a manifest that had no other one stays, known by its digest alone."""
+    left = [each for each in entries if tag_of(each) not in tags]
     digests = {each["digest"] for each in left}
     for entry in entries:
         if entry["digest"] not in digests:
+            digests.add(entry["digest"])
             notes = {key: value for key, value in entry["annotations"].items() if key != REF_NAME}
             left.append({**entry, "annotations": notes})
     return left

@@ -254,11 +254,11 @@ def test_the_way_never_leads_from_encryption_into_the_open() -> None:
 @pytest.mark.exercise("minirt.registry.client.Registry.travel")
 def test_only_reading_is_sent_on_and_not_for_ever() -> None:
     registry = Travelled("https://registry.example", {HOME: AWAY})
-    answer = registry.travel("PUT", HOME, "push", lambda: b"content")
+    answer = registry.travel("PUT", HOME, "push", b"content")
     assert (answer.status_code, len(registry.sent)) == (307, 1), (
         "a PUT followed the redirect: what we send goes to the registry and to nobody else"
     )
-    assert registry.sent[0][3] == b"content", f"body() gives what to send, and {registry.sent[0][3]!r} was sent"
+    assert registry.sent[0][3] == b"content", f"`data` is what is sent, and {registry.sent[0][3]!r} was"
     circle = Travelled("https://registry.example", {HOME: AWAY, AWAY: HOME})
     error = refused(circle.travel, "GET", HOME)
     assert isinstance(error, BadInputError), "two addresses that send us to each other: that must be an error"
@@ -394,7 +394,7 @@ class Receiving:
 
     def send_chunk(self, repository: str, address: str, pieces: Any, start: int, size: int) -> str:
         self.calls.append(f"PATCH {address}")
-        self.content += b"".join(pieces())
+        self.content += b"".join(pieces(start))
         return address + "?state=2"
 
     def finish_upload(self, repository: str, address: str, digest: str, content: bytes = b"") -> None:
@@ -435,12 +435,12 @@ def test_a_large_blob_is_streamed_and_finished_where_the_registry_said() -> None
     registry = Receiving()
     pushed(registry, LARGE)
     assert "PATCH /upload/1" in registry.calls, (
-        f"a blob of {len(LARGE)} bytes took {registry.calls}: more than SMALL bytes go by upload(), piece by piece, "
-        "and are never held whole"
+        f"a blob of {len(LARGE)} bytes took {registry.calls}: more than SMALL bytes go by send_chunk(), piece by "
+        "piece, and are never held whole"
     )
     assert registry.content == LARGE, f"{len(registry.content)} bytes arrived, not {len(LARGE)}"
     assert registry.calls[-1] == "PUT /upload/1?state=2", (
-        f"finished at {registry.calls[-1]!r}: upload() gives the address to finish at, /upload/1?state=2"
+        f"finished at {registry.calls[-1]!r}: send_chunk() gives the address to finish at, /upload/1?state=2"
     )
 
 

@@ -11,7 +11,6 @@ from chapters import contents, skeleton, tree
 
 TABLE = contents.read()
 LONGEST_CORE = 600  # lines to follow; most chapters have less than 150
-LONGER = {14: 636}  # two programs, a client and a server, each readable alone
 
 
 def test_the_chapters_are_numbered_in_order_and_named_by_it() -> None:
@@ -81,8 +80,7 @@ def lines_to_follow(source: str) -> int:
 @pytest.mark.parametrize("chapter", [each for each in TABLE.chapters if each.open], ids=lambda each: each.slug)
 def test_core_is_what_a_reader_can_go_through(chapter: contents.Chapter) -> None:
     lines = sum(lines_to_follow(contents.module_file(module).read_text()) for module in chapter.core)
-    most = LONGER.get(chapter.number, LONGEST_CORE)
-    assert lines <= most, f"the core of chapter {chapter.number} has {lines} lines: what of it is beyond?"
+    assert lines <= LONGEST_CORE, f"the core of chapter {chapter.number} has {lines} lines: what of it is beyond?"
 
 
 @pytest.mark.parametrize(

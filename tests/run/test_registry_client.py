@@ -12,6 +12,7 @@ from minirt.errors import BadInputError, MinirtError
 from minirt.registry import auth, client, listing, pull, push
 from minirt.registry.auth import Challenge, Credentials
 from minirt.registry.client import Registry, RegistryError
+from minirt.registry.patience import Patient
 from tests import played_registry as played
 from tests.images import entry, layer
 
@@ -25,8 +26,8 @@ def registry() -> Iterator[played.Registry]:
         yield registry
 
 
-def reach(registry: played.Server, credentials: Credentials | None = None) -> Registry:
-    return Registry(registry.url, credentials=credentials, pause=lambda seconds: None)
+def reach(registry: played.Server, credentials: Credentials | None = None) -> Patient:
+    return Patient(registry.url, credentials=credentials, pause=lambda seconds: None)
 
 
 # -- challenges and tokens ---------------------------------------------------------------------------------------------
@@ -281,11 +282,11 @@ def test_a_refusal_is_told_in_the_registrys_words_and_without_control_characters
 def test_a_registry_that_wants_us_later_is_asked_later(registry: played.Registry) -> None:
     waits: list[float] = []
     registry.later = [{"Retry_After": "7"}, {}, {"Retry_After": "100000"}]
-    Registry(registry.url, pause=waits.append).ping()
+    Patient(registry.url, pause=waits.append).ping()
     assert waits == [7, 2, 60]
     registry.later = [{}] * 20
     with pytest.raises(RegistryError, match="toomanyrequests: slower"):
-        Registry(registry.url, pause=waits.append).ping()
+        Patient(registry.url, pause=waits.append).ping()
     assert len(registry.later) == 15
 
 
