@@ -124,6 +124,7 @@ OPTIONS = (
 
 # With one of these the room that knows them is loaded.
 LIMITING = frozenset(option.long for option in OPTIONS if option.chapter == 8)
+MOUNTING = frozenset(("volume", "mount", "tmpfs"))
 
 ONLY_RUN = (
     Option("detach-keys", "string", "Override the key sequence for detaching a container", chapter=17,
@@ -151,6 +152,10 @@ def asked(options: Options) -> dict[str, Any]:
     result = dict(options)
     if "entrypoint" not in options.given:
         result["entrypoint"] = None
+    if not options.given.isdisjoint(MOUNTING):
+        from minirt.containers import mounts
+
+        mounts.check_targets([*options["volume"], *options["mount"]], [target for target, _ in options["tmpfs"]])
     if "ulimit" in options.given:
         from minirt.containers import values
 

@@ -22,16 +22,32 @@ if TYPE_CHECKING:
     from typing import Any
 
 PROPAGATION = ("private", "rprivate", "shared", "rshared", "slave", "rslave")
-IGNORED = ("z", "Z", "consistent", "cached", "delegated", "nocopy")  # SELinux labels, other systems, named volumes
+# the third part of `-v` has at most one word of each kind; those of the last two mean nothing here: the labels of
+# SELinux, and how other systems share files with a virtual machine
+MODES = (("ro", "rw"), PROPAGATION, ("z", "Z"), ("consistent", "cached", "delegated", "default"))
 VOLUMES = "named and anonymous volumes arrive with chapter 16, volumes"
+OTHER_NAMES = {"src": "source", "dst": "target", "destination": "target", "ro": "readonly"}
+FLAGS = ("readonly", "ro", "bind-nonrecursive", "volume-nocopy")  # of `--mount`, those that need no value
+KEYS = ("type", "source", "target", "readonly", "consistency",
+        "bind-propagation", "bind-nonrecursive", "bind-recursive", "tmpfs-size", "tmpfs-mode",
+        "volume-nocopy", "volume-label", "volume-driver", "volume-opt", "volume-subpath", "image-subpath")
+# what `--tmpfs` may say of the file system, of its mount, and what changes nothing
+TMPFS_FIELDS = ("size", "mode", "uid", "gid", "nr_inodes", "nr_blocks", "mpol")
+TMPFS_WORDS = ("ro", "suid", "nosuid", "dev", "nodev", "exec", "noexec", "sync", "dirsync", "noatime", "nodiratime",
+               "relatime", "strictatime")
+TMPFS_DEFAULTS = ("", "rw", "defaults", "async", "atime", "diratime", "mand", "nomand", "norelatime", "nostrictatime")
 
 
 def volume(text: str) -> dict[str, Any]:
     """`-v SOURCE:TARGET[:OPTIONS]`. Raises ValueError, with the chapter for a volume that has no path as its
     source.
     """
+    if not text:
+        raise ValueError("invalid empty volume spec")
     parts = text.split(":")
-    if len(parts) > 3 or not all(parts):
+    if not all(parts):
+        raise ValueError(f"invalid spec: {text}: empty section between colons")
+    if len(parts) > 3:
         raise ValueError(f"invalid volume specification: '{text}'")
     if len(parts) == 1:
         raise ValueError(f"'{text}' is an anonymous volume: {VOLUMES}")
@@ -44,57 +60,76 @@ def volume(text: str) -> dict[str, Any]:
         "Target": _target(target),
         "Create": True,
     }
-    for word in parts[2].split(",") if len(parts) == 3 else ():
-        if word in ("ro", "rw"):
-            mount["ReadOnly"] = word == "ro"
-        elif word in PROPAGATION:
-            mount["BindOptions"] = {"Propagation": word}
-        elif word not in IGNORED:
-            raise ValueError(f"invalid mode: {word}")
+    words = parts[2].split(",") if len(parts) == 3 else []
+    if "nocopy" in words:
+        raise ValueError(f"invalid volume specification: '{text}': nocopy is for volumes, and '{source}' is a path")
+    chosen = [[word for word in words if word in kind] for kind in MODES]
+    if any(len(each) > 1 for each in chosen) or sum(map(len, chosen)) != len(words):
+        raise ValueError(f"invalid mode: {parts[2]}")
+    access, propagation, _, _ = chosen
+    if access:
+        mount["ReadOnly"] = access == ["ro"]
+    if propagation:
+        mount["BindOptions"] = {"Propagation": propagation[0]}
     return mount
 
 
 def mount(text: str) -> dict[str, Any]:
-    """`--mount type=bind,source=/a,target=/b,readonly`. Raises ValueError with the reason."""
+    """`--mount type=bind,source=/a,target=/b,readonly`; a field with a comma in it stands in quotes, as in a table of
+    comma-separated values. Raises ValueError with the reason.
+    """
     fields: dict[str, str] = {}
-    for field in text.split(","):
+    for field in _fields(text):
         key, equals, value = field.partition("=")
         key = key.strip().lower()
-        if not equals and key not in ("readonly", "ro", "bind-nonrecursive"):
+        if not equals and key not in FLAGS:
             raise ValueError(f"invalid field '{field}' must be a key=value pair")
-        name = {"src": "source", "dst": "target", "destination": "target", "ro": "readonly"}.get(key, key)
+        name = OTHER_NAMES.get(key, key)
+        if name not in KEYS:
+            raise ValueError(f"unexpected key '{key}' in '{field}'")
+        if name in ("readonly", "bind-nonrecursive", "volume-nocopy") and equals:
+            _boolean(key, value)
         fields[name] = value if equals else "true"
-    kind = fields.pop("type", "volume")
+    kind = fields.pop("type", "volume").lower()
+    if not fields.get("target"):
+        raise ValueError("target is required")
+    for name in fields:
+        group, dash, _ = name.partition("-")
+        if dash and group in ("bind", "volume", "tmpfs", "image") and group != kind:
+            raise ValueError(f"cannot mix '{group}-*' options with mount type '{kind}'")
     if kind == "volume":
         raise ValueError(VOLUMES)
     if kind not in ("bind", "tmpfs"):
         raise ValueError(f"mount type {kind} is not supported: bind and tmpfs are")
-    if "target" not in fields:
-        raise ValueError("target is required")
     result: dict[str, Any] = {"Type": kind, "Source": "", "Target": _target(fields.pop("target"))}
     result["ReadOnly"] = _boolean("readonly", fields.pop("readonly", "false"))
-    fields.pop("consistency", None)
     if kind == "bind":
         _bind_fields(result, fields)
     else:
         _tmpfs_fields(result, fields)
-    for name in fields:
-        raise ValueError(f"unexpected key '{name}' for a mount of type {kind}")
     return result
+
+
+def _fields(text: str) -> list[str]:
+    if '"' not in text:
+        return text.split(",")
+    import csv
+
+    return next(csv.reader([text], strict=True))
 
 
 def _bind_fields(result: dict[str, Any], fields: dict[str, str]) -> None:
     source = fields.pop("source", "")
     if not source:
-        raise ValueError("a bind mount needs a source")
+        raise ValueError('invalid mount config for type "bind": field Source must not be empty')
     result["Source"] = os.path.abspath(os.path.expanduser(source)) if source.startswith((".", "~")) else source
     if not result["Source"].startswith("/"):
         raise ValueError(f"invalid mount path: '{source}' mount path must be absolute")
     options: dict[str, Any] = {}
     if "bind-propagation" in fields:
-        options["Propagation"] = fields.pop("bind-propagation")
-        if options["Propagation"] not in PROPAGATION:
-            raise ValueError(f"invalid propagation value: {options['Propagation']}")
+        options["Propagation"] = text = fields.pop("bind-propagation")
+        if text not in PROPAGATION:
+            raise ValueError(f'invalid mount config for type "bind": invalid propagation mode: {text}')
     if _boolean("bind-nonrecursive", fields.pop("bind-nonrecursive", "false")):
         options["NonRecursive"] = True
     _bind_recursive(fields.pop("bind-recursive", "enabled"), result, options)
@@ -122,7 +157,7 @@ def _bind_recursive(text: str, result: dict[str, Any], options: dict[str, Any]) 
 
 def _tmpfs_fields(result: dict[str, Any], fields: dict[str, str]) -> None:
     if "source" in fields:
-        raise ValueError("a tmpfs has no source")
+        raise ValueError('invalid mount config for type "tmpfs": field Source must not be specified')
     options: dict[str, Any] = {}
     if "tmpfs-size" in fields:
         text = fields.pop("tmpfs-size")
@@ -142,6 +177,10 @@ def _tmpfs_fields(result: dict[str, Any], fields: dict[str, str]) -> None:
 def tmpfs(text: str) -> tuple[str, str]:
     """`--tmpfs TARGET[:OPTIONS]` as (target, options). Raises ValueError."""
     target, _, options = text.partition(":")
+    for word in options.split(",") if options else ():
+        name, equals, _ = word.partition("=")
+        if (name not in TMPFS_FIELDS) if equals else (word not in TMPFS_WORDS + TMPFS_DEFAULTS):
+            raise ValueError(f"invalid tmpfs option: {word!r}")
     return _target(target), options
 
 
@@ -159,6 +198,15 @@ def _target(path: str) -> str:
     if normal.strip("/") == "":
         raise ValueError("invalid specification: destination can't be '/'")
     return "/" + normal.strip("/")
+
+
+def check_targets(mounts: Iterable[dict[str, Any]], tmpfs_table: Iterable[str]) -> None:
+    """Raises MinirtError when two mounts were asked for at the same place."""
+    taken: set[str] = set()
+    for target in [*(each["Target"] for each in mounts), *dict.fromkeys(tmpfs_table)]:
+        if target in taken:
+            raise MinirtError(f"Duplicate mount point: {target}")
+        taken.add(target)
 
 
 # -- towards the OCI specification -------------------------------------------------------------------------------
@@ -181,7 +229,7 @@ def entries(mounts: Iterable[dict[str, Any]], tmpfs_table: dict[str, str]) -> li
     """The entries of "mounts" of an OCI specification, parents before what lies below them."""
     result = [_bind(each) if each["Type"] == "bind" else _tmpfs(each) for each in mounts]
     for target, options in tmpfs_table.items():
-        words = [word for word in options.split(",") if word and word != "rw"]
+        words = [word for word in options.split(",") if word not in TMPFS_DEFAULTS]
         known = {word.split("=")[0] for word in words}
         defaults = [word for word in ("nosuid", "nodev", "noexec") if word.removeprefix("no") not in known]
         words = [word for word in words if word not in ("suid", "dev", "exec") and word not in defaults]

@@ -183,12 +183,11 @@ def mount_table(container: record.Container) -> list[dict[str, Any]]:
     if host["NetworkMode"].startswith("container:"):
         files = record.find(host["NetworkMode"].partition(":")[2]).directory
     for name in ("resolv.conf", "hostname", "hosts"):
-        source = f"{files}/{name}"
         table[f"/etc/{name}"] = {
             "destination": f"/etc/{name}",
             "type": "bind",
-            "source": source,
-            "options": ["rbind", "rprivate"],
+            "source": f"{files}/{name}",
+            "options": ["rbind", "rprivate", *(["ro"] if host["ReadonlyRootfs"] else [])],
         }
     if host["Mounts"] or host["Tmpfs"]:
         from minirt.containers import mounts

@@ -547,3 +547,14 @@ def test_a_ulimit_may_be_unlimited_and_the_last_of_a_name_counts(tool):
 
 def test_an_empty_command_word_is_not_found(tool):
     assert 'exec: "": executable file not found in $PATH' in tool("run", "--rm", "busybox", "", status=127).err
+
+
+def test_a_read_only_root_takes_the_three_files_below_etc_along(tool):
+    done = tool("run", "--rm", "--read-only", "busybox", "sh", "-c",
+                "for file in hosts hostname resolv.conf; do echo x 2>/dev/null >> /etc/$file || echo no; done", status=1)
+    assert done.out.split() == ["no"] * 3
+
+
+def test_two_mounts_at_one_place_are_refused_before_anything_is_made(tool, tmp_path):
+    done = tool("run", "-v", f"{tmp_path}:/x", "--tmpfs", "/x", "busybox", status=125)
+    assert done.err == "minirt: Duplicate mount point: /x\n" and tool("ps", "-aq").out == ""

@@ -42,7 +42,13 @@ def test_a_volume_of_a_relative_path_is_taken_from_where_one_is(monkeypatch, tmp
         ("/a:/", "destination can't be '/'"),
         ("/a:/b:nosuch", "invalid mode: nosuch"),
         ("/a:/b:ro:x", "invalid volume specification"),
-        (":/b", "invalid volume specification"),
+        (":/b", "invalid spec: :/b: empty section between colons"),
+        ("/a:", "empty section between colons"),
+        ("", "invalid empty volume spec"),
+        ("/a:/b:ro,rw", "invalid mode: ro,rw"),
+        ("/a:/b:z,Z", "invalid mode: z,Z"),
+        ("/a:/b:shared,slave", "invalid mode"),
+        ("/a:/b:nocopy", "nocopy is for volumes"),
     ],
 )
 def test_bad_volumes(text, reason):
@@ -57,6 +63,7 @@ def test_mounts():
         "Type": "tmpfs", "Source": "", "Target": "/b", "ReadOnly": False,
         "TmpfsOptions": {"SizeBytes": 1 << 20, "Mode": 0o1700}}
     assert mounts.mount("type=bind,source=/a,target=/b,readonly=false")["ReadOnly"] is False
+    assert mounts.mount('Type=BIND,"src=/a,b",dst=/c')["Source"] == "/a,b"
 
 
 @pytest.mark.parametrize(
@@ -66,20 +73,44 @@ def test_mounts():
         ("type=nosuch,target=/b", "nosuch is not supported"),
         ("target=/b", "chapter 16"),
         ("type=bind,source=/a", "target is required"),
-        ("type=bind,target=/b", "needs a source"),
-        ("type=bind,src=/a,dst=/b,nosuch=1", "unexpected key 'nosuch'"),
+        ("type=bind,target=/b", "field Source must not be empty"),
+        ("src=/a", "target is required"),
+        ("type=bind,src=/a,dst=/b,nosuch=1", "unexpected key 'nosuch' in 'nosuch=1'"),
+        ("type=bind,src=/a,dst=/b,tmpfs-size=1", r"cannot mix 'tmpfs-\*' options with mount type 'bind'"),
+        ("type=bind,src=/a,dst=/b,volume-nocopy", r"cannot mix 'volume-\*' options with mount type 'bind'"),
+        ("type=bind,src=/a,dst=/b,ro=maybe", "invalid value for ro: maybe"),
         ("type=bind,src=/a,dst=/b,bind-recursive=x", 'must be "enabled", "disabled", "writable", or "readonly"'),
         ("type=bind,src=/a,dst=/b,bind-recursive=readonly", "requires 'readonly' to be specified in conjunction"),
         ("type=bind,src=/a,dst=/b,ro,bind-recursive=readonly", "requires 'bind-propagation=rprivate'"),
         ("type=bind,src=/a,dst=/b,ro,bind-recursive=writable", "is read-only, too"),
-        ("type=bind,src=/a,dst=/b,bind-propagation=x", "invalid propagation"),
+        ("type=bind,src=/a,dst=/b,bind-propagation=x", "invalid propagation mode: x"),
         ("type=tmpfs,dst=/b,tmpfs-mode=9", "invalid value for tmpfs-mode"),
-        ("type=tmpfs,dst=/b,src=/a", "no source"),
+        ("type=tmpfs,dst=/b,src=/a", "field Source must not be specified"),
     ],
 )
 def test_bad_mounts(text, reason):
     with pytest.raises(ValueError, match=reason):
         mounts.mount(text)
+
+
+@pytest.mark.parametrize(("text", "reason"), [
+    ("t", "must be absolute"), ("/", "can't be '/'"), ("/t:bogus", "invalid tmpfs option: 'bogus'"),
+    ("/t:size=1m:ro,nosuch=1", "invalid tmpfs option: 'nosuch=1'"), ("/t:size", "invalid tmpfs option: 'size'")])
+def test_bad_tmpfs(text, reason):
+    with pytest.raises(ValueError, match=reason):
+        mounts.tmpfs(text)
+
+
+def test_words_of_a_tmpfs_that_say_nothing_are_not_handed_on():
+    assert mounts.entries([], {"/t": "rw,async,mand,atime"})[0]["options"] == ["nosuid", "nodev", "noexec"]
+
+
+def test_two_mounts_at_one_place_are_refused():
+    table = [mounts.volume("/a:/x"), mounts.mount("type=tmpfs,dst=/y")]
+    mounts.check_targets(table, ["/z", "/z"])
+    for more, tmpfs in (([mounts.volume("/b:/x/")], []), ([], ["/y"])):
+        with pytest.raises(MinirtError, match=r"Duplicate mount point: /[xy]"):
+            mounts.check_targets([*table, *more], tmpfs)
 
 
 def test_mounts_come_in_the_order_of_their_depth():
