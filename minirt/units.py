@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from minirt.errors import UsageError
+import time
+
+from minirt import state
+from minirt.errors import MinirtError, UsageError
 
 _BINARY = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40, "p": 1 << 50}
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _AGO = ((60, 1, "second"), (3600, 60, "minute"), (172800, 3600, "hour"), (1209600, 86400, "day"),
         (5184000, 604800, "week"), (63072000, 2592000, "month"))
+_DIGITS = {ord(digit): "0" for digit in "0123456789"}
+_FIELDS = ((1, 12), (1, 31), (0, 23), (0, 59), (0, 59))  # month, day, hour, minute, second
 
 
 def parse_size(text: str) -> int:
@@ -75,3 +80,34 @@ def parse_duration(text: str) -> float:
         if text.strip():
             return total
     raise UsageError(f"invalid duration: '{text}' (write it like 500ms, 10s or 1m30s)")
+
+
+def parse_moment(text: str) -> int:
+    """Nanoseconds since 1970 of a moment in Docker's words: seconds since 1970 (`1136073845.5`), a duration before now
+    (`1h30m`), or a day with or without a time and a zone (`2006-01-02T15:04`), the machine's own zone where none is
+    given. Raises MinirtError for anything else.
+    """
+    whole, point, decimals = text.partition(".")
+    if whole.isdigit() and text.isascii() and (not point or decimals.isdigit()):
+        return int(whole) * 10**9 + int(decimals.ljust(9, "0")[:9])
+    try:
+        before = parse_duration(text.removeprefix("-"))
+        return time.time_ns() - int(before * 1e9) * (-1 if text.startswith("-") else 1)
+    except UsageError:
+        pass
+    day, clock = text[:10], text[10:]
+    zone = next((clock[at:] for at, letter in enumerate(clock) if letter in "Zz+-"), "")
+    clock, _, decimals = clock[: len(clock) - len(zone)].partition(".")
+    form = (day + clock).translate(_DIGITS)  # down to the second, the minute, the hour or the day
+    clock += "T00:00:00"[len(clock):]
+    try:
+        if (form not in ("0000-00-00T00:00:00"[:length] for length in (10, 13, 16, 19))
+                or decimals.strip("0123456789") or len(zone) not in (0, 1, 6)):
+            raise ValueError
+        fields = [int(day[:4]), int(day[5:7]), int(day[8:]), int(clock[1:3]), int(clock[4:6]), int(clock[7:])]
+        seconds = int(state.parse_time(f"{day}{clock}{zone}") if zone else time.mktime((*fields, 0, 0, -1)))
+        if not all(least <= field <= most for field, (least, most) in zip(fields[1:], _FIELDS, strict=True)):
+            raise ValueError
+    except (ValueError, OverflowError):
+        raise MinirtError(f'failed to parse value as time or duration: "{text}"') from None
+    return seconds * 10**9 + int(decimals.ljust(9, "0")[:9])

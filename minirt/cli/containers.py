@@ -335,28 +335,20 @@ def logs(options: Options) -> int:
         follow=options["follow"],
         stamps=options["timestamps"],
         tail=-1 if tail == "all" else int(tail),
-        since=moment(options["since"]),
-        until=moment(options["until"]),
+        since=moment(options, "since"),
+        until=moment(options, "until"),
     )
     return 0
 
 
-def moment(text: str) -> str:
-    """`--since`, `--until`: a time stamp, seconds since 1970, or a duration before now, as the log writes times."""
-    if not text:
+def moment(options: Options, name: str) -> str:
+    """`--since`, `--until`: the moment that is meant, as the log writes times; empty where none was given."""
+    if not options[name]:
         return ""
-    if text.replace(".", "", 1).isdigit():
-        return state.format_time(int(float(text) * 1e9))
     try:
-        full = text if "T" in text else text + "T00:00:00"
-        full = full if full.endswith("Z") or "+" in full[10:] or "-" in full[11:] else full + "Z"
-        # The decimals are taken as digits: as a floating number a time has no nanoseconds.
-        whole, point, rest = full.partition(".")
-        digits = rest[: len(rest) - len(rest.lstrip("0123456789"))] if point else ""
-        seconds = int(state.parse_time(whole + rest[len(digits):]))
-        return state.format_time(seconds * 1_000_000_000 + int(digits.ljust(9, "0")[:9]))
-    except ValueError:
-        return state.format_time(time.time_ns() - int(units.parse_duration(text) * 1e9))
+        return state.format_time(units.parse_moment(options[name]))
+    except MinirtError as error:
+        raise MinirtError(f'invalid value for "{name}": {error}') from None
 
 
 # -- the table ---------------------------------------------------------------------------------------------------

@@ -25,8 +25,8 @@ def events(options: Options) -> int:
     filters = formats.filters(options["filter"], FILTERS)
     form = "json" if options["format"] == "{{json .}}" else options["format"]
     template = None if form in ("", "json") else formats.Template(form)
-    since = moment(options["since"]) or state.now()
-    until = moment(options["until"])
+    since = moment(options, "since") or state.now()
+    until = moment(options, "until")
     reader = log.Reader()
     while True:
         over = until and state.now() > until  # asked before reading: so nothing is missed

@@ -5,9 +5,7 @@ Sources: Docker's documentation of `docker image ls` and `docker image prune`; G
 
 from __future__ import annotations
 
-import time
-
-from minirt import state, units
+from minirt import units
 from minirt.cli import format as formats
 from minirt.errors import BadInputError, MinirtError
 from minirt.images import lookup
@@ -46,26 +44,12 @@ def may_go(labels: Mapping[str, str], created: float, wanted: Mapping[str, Seque
     """Whether something with these labels, created then (seconds since 1970), passes the filters of `PRUNING`."""
     return (all(formats.has_label(labels, label) for label in wanted.get("label", ()))
             and not any(formats.has_label(labels, label) for label in wanted.get("label!", ()))
-            and all(created < moment(text) for text in wanted.get("until", ())))
+            and all(created * 1e9 < units.parse_moment(text) for text in wanted.get("until", ())))
 
 
 def _created(name: str, everything: Sequence[Stored]) -> float:
     identifier, _ = lookup.resolve(name)
     return next((image.created for image in everything if image.id == identifier), 0.0)
-
-
-def moment(text: str) -> float:
-    """Seconds since 1970 of a moment: RFC 3339, a day of the calendar, seconds since 1970, or a duration before now
-    (`24h`). Raises MinirtError."""
-    for form in (text, f"{text}Z", f"{text}:00Z", f"{text}T00:00:00Z"):
-        try:
-            return state.parse_time(form)
-        except ValueError:
-            continue
-    try:
-        return float(text)
-    except ValueError:
-        return time.time() - units.parse_duration(text)
 
 
 def matches(pattern: str, repository: str, tag: str) -> bool:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from minirt import units
 from minirt.cli import main
 from minirt.cli.run import asked
 from minirt.containers import create, log, mounts, record, values
@@ -236,3 +238,36 @@ def test_a_log_cut_short_by_a_crash_goes_on(tmp_path):
     second.write("stderr", b"after\n")
     second.close()
     assert [entry.data for entry in log.Reader(path).entries()] == [b"whole\n", b"after\n"]
+
+
+@pytest.mark.parametrize(("text", "seconds"), [
+    ("10", 10), ("10.5", 10.5), ("1970-01-02", 86400), ("1970-01-01T01", 3600), ("1970-01-01T00:01", 60),
+    ("1970-01-01T00:00:01", 1), ("1970-01-01T00:00:01.25Z", 1.25), ("1970-01-01T02:00:00+02:00", 0),
+    ("1970-01-01T00:00-00:30", 1800), ("1970-01-01Z", 0)])
+def test_moments(text, seconds, monkeypatch):
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    assert units.parse_moment(text) == int(seconds * 10**9)
+
+
+def test_a_moment_without_a_zone_is_the_machines_own(monkeypatch):
+    monkeypatch.setenv("TZ", "XYZ-2")
+    time.tzset()
+    try:
+        assert units.parse_moment("1970-01-01T02:00:00") == 0
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+def test_a_moment_may_be_a_duration_before_now_or_after():
+    now = time.time_ns()
+    assert now - 61 * 10**9 < units.parse_moment("1m") < now - 59 * 10**9
+    assert now + 59 * 10**9 < units.parse_moment("-1m") < now + 61 * 10**9
+
+
+@pytest.mark.parametrize("text", ["foo", "1x", "-", "1970-13-01", "1970-01-01T25", "1970-01-01T1", "1970-1-1",
+                                  "1970-01-01T00:00:00+2", "1970-01-01 00:00"])
+def test_what_is_no_moment(text):
+    with pytest.raises(MinirtError, match="failed to parse value as time or duration"):
+        units.parse_moment(text)
