@@ -166,7 +166,7 @@ def open_archive(descriptor: int, spool: str) -> Archive:
     os.unlink(spool)
     try:
         with streams.Ahead(streams.decompress(pieces), may_block=True) as ahead:
-            while piece := ahead.more():
+            for piece in streams.while_room(ahead.pieces(), copy):
                 streams.write(copy, piece)
         if not os.fstat(copy).st_size:
             raise BadInputError("the archive is empty")

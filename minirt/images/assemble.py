@@ -16,7 +16,7 @@ import os
 from functools import partial
 
 from minirt import events, state, trace
-from minirt.errors import BadInputError, MinirtError
+from minirt.errors import BadInputError, KernelError, MinirtError
 from minirt.images import blobs, documents, incoming, lookup, reference, store, workers
 from minirt.images.blobs import chain_ids
 from minirt.images.incoming import Place
@@ -104,16 +104,24 @@ class Parts:
         for number, each in enumerate(self.image.layers):
             chain = self.chains[number]
             if not (self.place.unpacked(chain) or self.place.made(chain)):
-                jobs[number] = partial(incoming.unpack, self.place, each, number, self.chains)
+                jobs[number] = partial(self._take, number, incoming.unpack, self.chains)
                 self.place.making.add(chain)
             elif not self.place.blob(each.digest):
-                jobs[number] = partial(incoming.store_blob, self.place, each, number)
+                jobs[number] = partial(self._take, number, incoming.store_blob)
             else:
                 each.say("Already exists")
         for number, digest in zip(jobs, workers.several(list(jobs.values())), strict=True):
             self.image.layers[number].digest = digest
         if not self._stored:
             self._make_documents()
+
+    def _take(self, number: int, take: Callable[..., str], *more: object) -> str:
+        """What `take` returns for a layer; what it raises says which layer of which image it was."""
+        try:
+            return take(self.place, self.image.layers[number], number, *more)
+        except (BadInputError, KernelError) as error:
+            names = [reference.parse(name).familiar() for name in self.image.names] or [f"the image {self.id[7:19]}"]
+            raise type(error)(f"{names[0]}, layer {number + 1} of {len(self.chains)}: {error}") from None
 
     def _make_documents(self) -> None:
         """The config and the manifest as blobs, and the descriptor of the manifest for the index."""

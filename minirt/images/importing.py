@@ -72,7 +72,7 @@ def _spool(pieces: Iterator[bytes], path: str) -> archive.LayerFile:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     os.unlink(path)
     digest = streams.Digest()
-    for piece in digest.through(streams.decompress(pieces)):
+    for piece in streams.while_room(digest.through(streams.decompress(pieces)), descriptor):
         streams.write(descriptor, piece)
     if not digest.size:
         raise BadInputError("the archive is empty")

@@ -123,7 +123,8 @@ def unpack(place: Place, each: Layer, number: int, chains: Sequence[str]) -> str
             else:
                 unpacked = stored
             with streams.Ahead(plain) as ahead:
-                size = layer.unpack(tar.Stream(ahead.more), target, below, place.owners)
+                pieces = streams.while_room(ahead.pieces(), target)
+                size = layer.unpack(tar.Stream(lambda: next(pieces, b"")), target, below, place.owners)
                 ahead.finish()
             _check(each, str(stored), str(unpacked))
             blob.keep(str(stored))

@@ -5,7 +5,9 @@ decompression: so one pass over the bytes yields both, while they are unpacked. 
 happen in a thread beside the one that makes files: each of these calls lets go of the interpreter, so two processors
 are used.
 
-Rules of the room: nothing is held whole in memory; a compressed piece of a few bytes may stand for gigabytes.
+Rules of the room: nothing is held whole in memory; a compressed piece of a few bytes may stand for gigabytes, and an
+archive made of such is a *decompression bomb*: `inflate` does not believe one, and whatever comes, `while_room` leaves
+the rest of the machine room on the disk.
 
 Sources: RFC 1952 (gzip), RFC 8878 (zstd), OCI image-spec config.md "Layer DiffID".
 """
@@ -18,7 +20,7 @@ import queue
 import threading
 import zlib
 
-from minirt import state
+from minirt import state, units
 from minirt.errors import BadInputError, KernelError
 
 TYPE_CHECKING = False
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
 
 PIECE = 1 << 20   # bytes at a time
 _AHEAD = 8        # pieces that the thread may be ahead
+BELIEVED = 4 << 30  # bytes that may come of anything compressed
+_RATIO = 100        # beyond that, how many times its size: files compress 2 to 20 times, zeros 200 times and more
+_RESERVE = 64 << 20  # bytes of the disk that are left free, on a small one the hundredth part of it
 _MAGIC = ((b"\x1f\x8b\x08", "gzip"), (b"\x28\xb5\x2f\xfd", "zstd"), (b"BZh", "bzip2"), (b"\xfd7zXZ\0", "xz"))
 
 
@@ -77,7 +82,24 @@ def _chain(first: bytes, pieces: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def inflate(kind: str, pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """What the pieces hold after decompression. Raises as `decompress`."""
+    """What the pieces hold after decompression. Raises as `decompress`, and BadInputError for a bomb."""
+    came = gave = 0
+
+    def counted() -> Iterator[bytes]:
+        nonlocal came
+        for piece in pieces:
+            came += len(piece)
+            yield piece
+
+    for data in _inflate(kind, counted()):
+        gave += len(data)
+        if gave > BELIEVED and gave > came * _RATIO:
+            raise BadInputError(f"{units.human_size(came)} of {kind} data unfold to {units.human_size(gave)} and more, "
+                                "a decompression bomb; if so much is meant, store it uncompressed")
+        yield data
+
+
+def _inflate(kind: str, pieces: Iterator[bytes]) -> Iterator[bytes]:
     make, errors = _decompressor(kind)
     engine = None
     try:
@@ -197,12 +219,25 @@ def write(descriptor: int, data: bytes) -> None:
         raise KernelError.of("writing to the image store", error) from None
 
 
+def while_room(pieces: Iterator[bytes], descriptor: int) -> Iterator[bytes]:
+    """The same pieces, as long as the file system of an open file or directory, where they are going, has room and some
+    to spare. Raises KernelError before it is full."""
+    for piece in pieces:
+        disk = os.fstatvfs(descriptor)
+        free = disk.f_bavail * disk.f_frsize
+        if free < len(piece) + min(_RESERVE, disk.f_blocks * disk.f_frsize // 100):
+            raise KernelError(f"No space left on device: of the disk under {state.root()} {units.human_size(free)} are "
+                              "free, and they are left to others; 'minirt system df' shows what images take, "
+                              "'minirt image prune' makes room")
+        yield piece
+
+
 class Ahead:
     """Pieces produced by a thread of their own, a few ahead of whoever takes them.
 
-    `more` is what a `tar.Stream` wants. `finish` takes what is left, so that the digests are complete. An exception of
-    the producer is raised where its piece would have come. Used as a context, it leaves no thread behind, unless
-    `may_block`: a thread that reads from a pipe that never ends cannot be waited for, and dies with the process.
+    `finish` takes what is left, so that the digests are complete. An exception of the producer is raised where its
+    piece would have come. Used as a context, it leaves no thread behind, unless `may_block`: a thread that reads from a
+    pipe that never ends cannot be waited for, and dies with the process.
     """
 
     def __init__(self, pieces: Iterator[bytes], may_block: bool = False) -> None:
@@ -224,8 +259,12 @@ class Ahead:
         except BaseException as error:
             self._queue.put(error)
 
-    def more(self) -> bytes:
-        """The next piece, b"" at the end."""
+    def pieces(self) -> Iterator[bytes]:
+        """The pieces, as they come."""
+        while piece := self._more():
+            yield piece
+
+    def _more(self) -> bytes:
         if self._ended:
             return b""
         piece = self._queue.get()
@@ -237,7 +276,7 @@ class Ahead:
 
     def finish(self) -> None:
         """Take what is left and forget it."""
-        while self.more():
+        while self._more():
             pass
 
     def __enter__(self) -> Ahead:
