@@ -12,7 +12,6 @@ _SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0
 _AGO = ((60, 1, "second"), (3600, 60, "minute"), (172800, 3600, "hour"), (1209600, 86400, "day"),
         (5184000, 604800, "week"), (63072000, 2592000, "month"))
 _DIGITS = {ord(digit): "0" for digit in "0123456789"}
-_FIELDS = ((1, 12), (1, 31), (0, 23), (0, 59), (0, 59))  # month, day, hour, minute, second
 
 
 def parse_size(text: str) -> int:
@@ -104,10 +103,12 @@ def parse_moment(text: str) -> int:
         if (form not in ("0000-00-00T00:00:00"[:length] for length in (10, 13, 16, 19))
                 or decimals.strip("0123456789") or len(zone) not in (0, 1, 6)):
             raise ValueError
-        fields = [int(day[:4]), int(day[5:7]), int(day[8:]), int(clock[1:3]), int(clock[4:6]), int(clock[7:])]
-        seconds = int(state.parse_time(f"{day}{clock}{zone}") if zone else time.mktime((*fields, 0, 0, -1)))
-        if not all(least <= field <= most for field, (least, most) in zip(fields[1:], _FIELDS, strict=True)):
+        year, month, date = int(day[:4]), int(day[5:7]), int(day[8:])
+        hour, minute, second = int(clock[1:3]), int(clock[4:6]), int(clock[7:])
+        if not (1 <= month <= 12 and 1 <= date <= 31 and hour < 24 and minute < 60 and second < 60):
             raise ValueError
+        seconds = int(state.parse_time(day + clock + zone) if zone else
+                      time.mktime((year, month, date, hour, minute, second, 0, 0, -1)))
     except (ValueError, OverflowError):
         raise MinirtError(f'failed to parse value as time or duration: "{text}"') from None
     return seconds * 10**9 + int(decimals.ljust(9, "0")[:9])
