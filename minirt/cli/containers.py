@@ -187,6 +187,7 @@ def together(
     """The same where each takes time: begins with all before it waits for the first; with so many at a time, since each
     may hold a few descriptors meanwhile."""
     code = 0
+    missing = 0 if options.get("force") else 1  # exit code: who says --force does not mind that it is gone
     for at in range(0, len(options.arguments), AT_ONCE):
         begun = []
         for text in options.arguments[at: at + AT_ONCE]:
@@ -194,7 +195,7 @@ def together(
                 begun.append((text, begin(record.find(text))))
             except MinirtError as error:
                 complain(error)
-                code = 1
+                code = max(code, missing if isinstance(error, NotFoundError) else 1)
         for text, each in begun:
             try:
                 finish(each)
@@ -239,7 +240,7 @@ def kill(options: Options) -> int:
     from minirt.containers import stop as stopping
 
     check_signal(options["signal"])
-    return each(options, lambda container: stopping.kill(container, options["signal"]))
+    return each(options, lambda container: stopping.kill(container, options["signal"] or "KILL"))
 
 
 def check_signal(text: str) -> None:

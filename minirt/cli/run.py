@@ -80,7 +80,7 @@ OPTIONS = (
     Option("interactive", help="Keep STDIN open even if not attached", short="i", chapter=17),
     Option("ipc", "string", "IPC mode to use: private, shareable, none, host, container:NAME", chapter=5,
            check=_check(VALUES, "mode", "IPC", ("private", "shareable", "none", "host"))),
-    Option("label", "list", "Set meta data on a container", short="l", chapter=17),
+    Option("label", "list", "Set meta data on a container", short="l", chapter=17, check=_check(VALUES, "label")),
     Option("label-file", "list", "Read in a line delimited file of labels", chapter=17),
     Option("memory", "bytes", "Memory limit", short="m", chapter=8),
     Option("memory-reservation", "bytes", "Memory soft limit", chapter=8),

@@ -16,7 +16,7 @@ from minirt import state
 from minirt.cgroups import tree
 from minirt.containers import first_process, powers, record, specify, streams
 from minirt.containers.peer import KEYS
-from minirt.errors import ConflictError, MinirtError
+from minirt.errors import CannotInvokeError, ConflictError, MinirtError
 from minirt.kernel import process
 from minirt.process import join
 
@@ -35,6 +35,8 @@ def specification(container: record.Container, asked: Mapping[str, Any], command
     from minirt.containers import values
 
     config, host = container.config["Config"], container.config["HostConfig"]
+    if asked["workdir"] and not asked["workdir"].startswith("/"):
+        raise CannotInvokeError(f"the working directory must be an absolute path: {asked['workdir']}")
     more = asked["privileged"]
     given = values.environment(asked["env-file"], asked["env"], os.environ)
     env = specify.environment({**config, "Tty": asked["tty"]})

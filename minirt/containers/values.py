@@ -64,11 +64,19 @@ def merged(first: Iterable[str], second: Iterable[str]) -> list[str]:
 
 def labels(files: Iterable[str], given: Iterable[str]) -> dict[str, str]:
     """What `--label-file` and `-l KEY[=VALUE]` say together."""
+    in_files = (line for path in files for line in _lines(path) if "=" in line)  # a bare KEY there means nothing
     table = {}
-    for text in [*(line for path in files for line in _lines(path)), *given]:
+    for text in [*in_files, *given]:
         key, _, value = text.partition("=")
         table[key] = value
     return table
+
+
+def label(text: str) -> str:
+    """`-l KEY[=VALUE]`."""
+    if not text.partition("=")[0].strip():
+        raise ValueError(f"invalid label '{text}': empty name")
+    return text
 
 
 def _lines(path: str) -> list[str]:

@@ -152,6 +152,17 @@ def reset_signals() -> None:
     _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
 
 
+def working_directory(root: int, path: str, make: bool = True) -> int:
+    """The directory `path` below `root`, made when it is missing and `make` says so; a descriptor of it. Raises
+    MinirtError where it cannot be had: Docker's exit code 126 where it had to be there.
+    """
+    try:
+        return paths.make_directories(root, path) if make else paths.open_in_root(root, path, os.O_PATH | os.O_DIRECTORY)
+    except OSError as error:
+        sentence = f"cannot begin in the working directory {path}: {(error.strerror or "").lower()}"
+        raise (MinirtError if make else CannotInvokeError)(sentence) from None
+
+
 def execute(spec: dict[str, Any], program: int, seccomp: bytes = b"") -> NoReturn:
     """Become the command of `spec["process"]` by way of the sealed `program`, behind the assembled filter `seccomp`
     (empty: none). The root is the container's already.
@@ -166,7 +177,7 @@ def execute(spec: dict[str, Any], program: int, seccomp: bytes = b"") -> NoRetur
     env = list(wanted["env"])
     if not any(word.startswith("HOME=") for word in env):
         env.append(f"HOME={user.home}")
-    directory = paths.make_directories(root, wanted.get("cwd") or "/")
+    directory = working_directory(root, wanted.get("cwd") or "/")
     set_limits(wanted.get("rlimits", ()))
     os.umask(0o022)
     granted = wanted.get("capabilities")

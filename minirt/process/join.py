@@ -80,6 +80,7 @@ def _child(spec: dict[str, Any], group: Group | None, kinds: int) -> int:
     os.close(target)
     enter.lock_out_imports()
     root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    os.close(enter.working_directory(root, spec["process"].get("cwd") or "/", make=False))
     slave = handle.open_terminal(root, console=False) if spec["process"].get("terminal") else -1
     os.close(root)
     seccomp = handle.pass_gate()

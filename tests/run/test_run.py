@@ -558,3 +558,27 @@ def test_a_read_only_root_takes_the_three_files_below_etc_along(tool):
 def test_two_mounts_at_one_place_are_refused_before_anything_is_made(tool, tmp_path):
     done = tool("run", "-v", f"{tmp_path}:/x", "--tmpfs", "/x", "busybox", status=125)
     assert done.err == "minirt: Duplicate mount point: /x\n" and tool("ps", "-aq").out == ""
+
+
+def test_a_working_directory_that_cannot_be_is_named(tool):
+    refused = tool("run", "--rm", "-w", "/etc/passwd/x", "busybox", status=125).err
+    assert refused == "minirt: cannot begin in the working directory /etc/passwd/x: not a directory\n"
+    tool.up("--name", "box", "busybox", "sleep", "60")
+    missing = tool("exec", "-w", "/nowhere", "box", "pwd", status=126).err
+    assert missing == "minirt: cannot begin in the working directory /nowhere: no such file or directory\n"
+    assert "absolute path: rel" in tool("exec", "-w", "rel", "box", "pwd", status=126).err
+    assert tool("diff", "box").out == ""  # nothing was made
+
+
+def test_a_label_has_a_name(tool, tmp_path):
+    for text in ("", "=value", " =value"):
+        assert "empty name" in tool("create", "-l", text, "busybox", status=125).err
+    (tmp_path / "labels").write_text("bare\nkey=value\n")
+    tool("create", "--name", "box", "--label-file", str(tmp_path / "labels"), "busybox")
+    assert tool.inspect("box")["Config"]["Labels"] == {"key": "value"}
+
+
+def test_rm_force_does_not_mind_what_is_not_there(tool):
+    done = tool("rm", "-f", "nosuch")
+    assert done.out == "" and done.err == "minirt: No such container: nosuch\n"
+    tool("rm", "nosuch", status=1)
