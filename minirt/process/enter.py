@@ -157,9 +157,11 @@ def working_directory(root: int, path: str, make: bool = True) -> int:
     MinirtError where it cannot be had: Docker's exit code 126 where it had to be there.
     """
     try:
-        return paths.make_directories(root, path) if make else paths.open_in_root(root, path, os.O_PATH | os.O_DIRECTORY)
+        if make:
+            return paths.make_directories(root, path)
+        return paths.open_in_root(root, path, os.O_PATH | os.O_DIRECTORY)
     except OSError as error:
-        sentence = f"cannot begin in the working directory {path}: {(error.strerror or "").lower()}"
+        sentence = f"cannot begin in the working directory {path}: {(error.strerror or '').lower()}"
         raise (MinirtError if make else CannotInvokeError)(sentence) from None
 
 
