@@ -167,7 +167,9 @@ def compose(asked: Mapping[str, Any], arguments: Sequence[str], image: Image) ->
     if asked["env"] or asked["env-file"]:
         from minirt.containers import values
 
-        env = values.merged(env, values.environment(asked["env-file"], asked["env"], os.environ))
+        given = values.merged((), values.environment(asked["env-file"], asked["env"], os.environ))
+        names = {text.partition("=")[0] for text in given}
+        env = [*given, *(text for text in env if text.partition("=")[0] not in names)]
     labels = dict(theirs.get("Labels") or {})
     if asked["label"] or asked["label-file"]:
         from minirt.containers import values
@@ -196,6 +198,8 @@ def compose(asked: Mapping[str, Any], arguments: Sequence[str], image: Image) ->
             "Domainname": asked["domainname"],
             "MacAddress": asked["mac-address"],
             "User": asked["user"] or theirs.get("User") or "",
+            **attached(asked),
+            **{field: theirs[field] for field in ("ExposedPorts", "Healthcheck") if theirs.get(field)},
             "Tty": asked["tty"],
             "OpenStdin": asked["interactive"],
             "StdinOnce": asked["interactive"] and not asked["detach"],
@@ -238,6 +242,14 @@ def compose(asked: Mapping[str, Any], arguments: Sequence[str], image: Image) ->
             **asked.get("limits", {}),
         },
     }
+
+
+def attached(asked: Mapping[str, Any]) -> dict[str, bool]:
+    """The fields of "Config" that say which streams the command that made the container was to have."""
+    streams = asked["attach"] or ["stdout", "stderr", *(["stdin"] if asked["interactive"] else [])]
+    if asked["detach"]:
+        streams = []
+    return {f"Attach{name}": name.lower() in streams for name in ("Stdin", "Stdout", "Stderr")}
 
 
 def security(options: Sequence[str]) -> dict[str, Any]:

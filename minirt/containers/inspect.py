@@ -25,6 +25,24 @@ NO_LIMITS: dict[str, Any] = {
 }
 
 
+# What it says of what minirt does not have, so that who asks finds Docker's fields and their empty values.
+NOT_HERE: dict[str, Any] = {
+    "VolumeDriver": "", "VolumesFrom": None, "ConsoleSize": [0, 0], "Links": None, "PublishAllPorts": False,
+    "Isolation": "", "BlkioWeightDevice": [], "CpuRealtimePeriod": 0, "CpuRealtimeRuntime": 0, "DeviceRequests": None,
+    "CpuCount": 0, "CpuPercent": 0, "IOMaximumIOps": 0, "IOMaximumBandwidth": 0,
+}
+ADDRESSES: dict[str, Any] = {
+    "EndpointID": "", "Gateway": "", "GlobalIPv6Address": "", "GlobalIPv6PrefixLen": 0, "IPAddress": "",
+    "IPPrefixLen": 0, "IPv6Gateway": "", "MacAddress": "",
+}
+NO_BRIDGE: dict[str, Any] = {
+    "Bridge": "", "SandboxID": "", "Ports": {}, "HairpinMode": False, "LinkLocalIPv6Address": "",
+    "LinkLocalIPv6PrefixLen": 0, "SecondaryIPAddresses": None, "SecondaryIPv6Addresses": None, **ADDRESSES,
+}
+# fields of "Config" that Docker leaves out where they say nothing
+UNSAID = ("MacAddress", "StopSignal", "StopTimeout")
+
+
 def inspect(container: record.Container, sized: bool = False) -> dict[str, Any]:
     """The description of a container. `sized`: with `SizeRw` and `SizeRootFs`, which takes a walk over its files."""
     now = record.derive(container)
@@ -48,8 +66,8 @@ def inspect(container: record.Container, sized: bool = False) -> dict[str, Any]:
             "Pid": now.pid,
             "ExitCode": now.code,
             "Error": "the monitor of the container was lost" if now.lost else now.error,
-            "StartedAt": now.started,
-            "FinishedAt": now.finished,
+            "StartedAt": now.started if now.status != "created" else record.NEVER,
+            "FinishedAt": now.finished if now.status != "created" else record.NEVER,
         },
         "Image": container.config["Image"],
         "ResolvConfPath": f"{files}/resolv.conf",
@@ -66,24 +84,19 @@ def inspect(container: record.Container, sized: bool = False) -> dict[str, Any]:
         "ExecIDs": None,
         "HostConfig": host_config(host),
         "GraphDriver": {
-            "Data": {"LowerDir": lower, "UpperDir": upper, "WorkDir": f"{container.directory}/work"},
+            "Data": {"ID": container.id, "LowerDir": lower, "MergedDir": f"{container.directory}/merged",
+                     "UpperDir": upper, "WorkDir": f"{container.directory}/work"},
             "Name": "overlay2",
         },
         "Mounts": mounts(host),
         "Config": {
-            **config,
-            "AttachStdin": config["StdinOnce"],
-            "AttachStdout": True,
-            "AttachStderr": True,
+            **{name: value for name, value in config.items() if value or name not in UNSAID},
             "OnBuild": None,
         },
         "NetworkSettings": {
+            **NO_BRIDGE,
             "SandboxKey": f"/proc/{now.pid}/ns/net" if now.pid else "",
-            "Ports": {},
-            "IPAddress": "",
-            "Gateway": "",
-            "MacAddress": "",
-            "Networks": {host["NetworkMode"]: {"IPAddress": "", "Gateway": "", "MacAddress": "", "Aliases": None}},
+            "Networks": networks(host["NetworkMode"]),
         },
     }
     if sized:
@@ -94,6 +107,14 @@ def inspect(container: record.Container, sized: bool = False) -> dict[str, Any]:
     return described
 
 
+def networks(mode: str) -> dict[str, Any]:
+    """ "Networks": none and host are networks to Docker; who joins another container's has none of its own."""
+    if mode.startswith("container:"):
+        return {}
+    return {mode: {"IPAMConfig": None, "Links": None, "Aliases": None, "DriverOpts": None, "GwPriority": 0,
+                   "NetworkID": "", "DNSNames": None, **ADDRESSES}}
+
+
 def host_config(host: dict[str, Any]) -> dict[str, Any]:
     """ "HostConfig", with what Docker keeps there and minirt decides by itself."""
     volumes = [mount for mount in host["Mounts"] if mount.get("Create")]
@@ -102,6 +123,8 @@ def host_config(host: dict[str, Any]) -> dict[str, Any]:
         "Binds": [_bind(mount) for mount in volumes] or None,
         "Mounts": [_mount(mount) for mount in host["Mounts"] if not mount.get("Create")] or None,
         "Tmpfs": host["Tmpfs"] or None,
+        "GroupAdd": host["GroupAdd"] or None,
+        "ExtraHosts": host["ExtraHosts"] or None,
         "ShmSize": host["ShmSize"] or 64 << 20,
         "Init": host["Init"] or None,
         "LogConfig": {"Type": "json-file", "Config": {}},
@@ -109,6 +132,7 @@ def host_config(host: dict[str, Any]) -> dict[str, Any]:
         "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
         "Runtime": "minirt",
         "Cgroup": "",
+        **NOT_HERE,
         **NO_LIMITS,
         **{name: host[name] for name in NO_LIMITS if name in host},
         "CapAdd": host["CapAdd"] or None,

@@ -449,3 +449,23 @@ def test_exec_privileged_gives_capabilities_and_leaves_the_filter(tool):
     assert tool(*mount, status=None).status != 0
     tool.up("--name", "open", "--privileged", "busybox", "sleep", "60")
     assert tool("exec", "open", "busybox", "mount", "-t", "tmpfs", "none", "/tmp").err == ""
+
+
+def test_inspect_has_dockers_fields_with_their_empty_values(tool):
+    tool.up("--name", "box", "-e", "A=b", "busybox", "sleep", "60")
+    shown = tool.inspect("box")
+    host, config, network = shown["HostConfig"], shown["Config"], shown["NetworkSettings"]
+    assert host["ConsoleSize"] == [0, 0] and host["Links"] is None and host["BlkioWeightDevice"] == []
+    assert host["GroupAdd"] is None and host["ExtraHosts"] is None and host["Devices"] == []
+    assert (config["AttachStdin"], config["AttachStdout"], config["AttachStderr"]) == (False, False, False)
+    assert config["Env"][0] == "A=b" and "StopSignal" not in config and "StopTimeout" not in config
+    assert network["IPPrefixLen"] == 0 and network["Networks"]["none"]["IPAMConfig"] is None
+    assert set(shown["GraphDriver"]["Data"]) == {"ID", "LowerDir", "MergedDir", "UpperDir", "WorkDir"}
+    tool("create", "--name", "made", "-i", "busybox")
+    assert tool.inspect("made")["Config"]["AttachStdin"] and tool.inspect("made")["Config"]["AttachStderr"]
+
+
+def test_a_container_that_could_not_start_never_started(tool):
+    tool("run", "--name", "box", "busybox", "nosuch", status=127)
+    now = tool.inspect("box")["State"]
+    assert (now["Status"], now["ExitCode"], now["StartedAt"][:4], now["FinishedAt"][:4]) == ("created", 127, "0001", "0001")
