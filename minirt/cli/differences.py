@@ -39,14 +39,11 @@ CHECKPOINT = "checkpoints need CRIU, which is a project of its own"
 
 # long name: (short letter, chapter, reason where no chapter brings it)
 _RUN: dict[str, tuple[str, int, str]] = {
-    "annotation": ("", 21, ""),
     "blkio-weight-device": ("", 0, "the kernel's usual I/O schedulers know no weight for a device alone"),
     "cpu-count": ("", 0, WINDOWS),
     "cpu-percent": ("", 0, WINDOWS),
     "cpu-rt-period": ("", 0, REALTIME),
     "cpu-rt-runtime": ("", 0, REALTIME),
-    "disable-content-trust": ("", 0, TRUST),
-    "expose": ("", 15, ""),
     "gpus": ("", 0, "the drivers' own tools would be needed; give the device nodes with --device"),
     "health-cmd": ("", 17, ""),
     "health-interval": ("", 17, ""),
@@ -58,15 +55,12 @@ _RUN: dict[str, tuple[str, int, str]] = {
     "io-maxiops": ("", 0, WINDOWS),
     "ip": ("", 15, ""),
     "ip6": ("", 15, ""),
-    "isolation": ("", 0, WINDOWS),
     "kernel-memory": ("", 0, "the kernel has dropped this limit"),
     "link": ("", 15, ""),
     "link-local-ip": ("", 15, ""),
     "log-driver": ("", 17, ""),
     "log-opt": ("", 17, ""),
     "network-alias": ("", 15, ""),
-    "no-healthcheck": ("", 17, ""),
-    "platform": ("", 0, PLATFORM),
     "publish": ("p", 15, ""),
     "publish-all": ("P", 15, ""),
     "restart": ("", 17, ""),
@@ -131,6 +125,7 @@ NOTES = (
     ("run --network", "the default is none until chapter 15, container networks, brings bridges"),
     ("run --add-host", "host-gateway, the address of a bridge, arrives with chapter 15, container networks"),
     ("run --mac-address", "for the interface that chapter 15, container networks, brings; kept until then"),
+    ("run --expose", "noted for inspect; what it does to networks arrives with chapter 15, container networks"),
     ("run --cgroupns", "private by default on every machine, where Docker takes host on version 1"),
     ("run --userns", "host, auto (65536 ids for each container) and Podman's keep-id, without its options; an ordinary "
      "user's containers are in a namespace of theirs anyway"),

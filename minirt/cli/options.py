@@ -58,7 +58,7 @@ class Option:
     """One option of a command.
 
     `long`: its name without dashes. `kind`: `bool`, `string`, `int`, `bytes`, `list`, `filter` (a list of
-    name=value), or any other word, which is then read like `string` and only shown in the help. `help`: one
+    name=value), `map` (name=value into a dict), or any other word, which is then read like `string` and only shown in the help. `help`: one
     sentence. `short`: its letter. `default`: what it is when not given. `chapter`: the chapter that explains it, 0
     for the command itself. `check`: turns one value into what the command wants, or raises ValueError with the
     reason. `alias`: this is only another spelling of the option with that long name, accepted and not shown.
@@ -84,7 +84,7 @@ class Option:
     @property
     def repeats(self) -> bool:
         """Whether each further use adds a value instead of replacing the one before."""
-        return self.kind in ("list", "filter")
+        return self.kind in ("list", "filter", "map")
 
     def spelled(self) -> str:
         """The option as messages name it: `-e, --env` or `--name`."""
@@ -92,6 +92,8 @@ class Option:
 
     def empty(self) -> Any:
         """Its value when it was not given."""
+        if self.kind == "map":
+            return {}
         if self.repeats:
             return list(self.default or ())
         if self.kind == "bool":
@@ -243,7 +245,10 @@ class Command:
         except ValueError as reason:
             raise self.refuse(f'invalid argument "{text}" for "{option.spelled()}" flag: {reason}') from None
         parsed.given.add(option.long)
-        if option.repeats:
+        if option.kind == "map":
+            name, _, given = value.partition("=")
+            parsed[option.long][name] = given
+        elif option.repeats:
             parsed[option.long].append(value)
         else:
             parsed[option.long] = value

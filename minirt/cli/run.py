@@ -36,7 +36,15 @@ def pull_policy(text: str) -> str:
     return text
 
 
+def no_verification(skipped: bool) -> bool:
+    """`--disable-content-trust`, which is so."""
+    if not skipped:
+        raise ValueError("image signatures of Docker's old content trust are not supported")
+    return skipped
+
+
 OPTIONS = (
+    Option("annotation", "map", "Add an annotation to the container (KEY=VALUE)", chapter=12),
     Option("attach", "list", "Attach to STDIN, STDOUT or STDERR", short="a", chapter=17,
            check=_check(VALUES, "stream")),
     Option("add-host", "list", "Add a custom host-to-IP mapping (host:ip)", chapter=6,
@@ -66,6 +74,8 @@ OPTIONS = (
            check=_check(LIMITS, "bytes_rate")),
     Option("device-write-iops", "list", "Limit write rate (IO per second) to a device", chapter=8,
            check=_check(LIMITS, "operations_rate")),
+    Option("disable-content-trust", help="Skip image verification: there is none", chapter=14, default=True,
+           check=no_verification),
     Option("dns", "list", "Set custom DNS servers", chapter=6, check=_check(RESOLVE, "address")),
     Option("dns-opt", "list", alias="dns-option"),
     Option("dns-option", "list", "Set DNS options", chapter=6),
@@ -74,12 +84,16 @@ OPTIONS = (
     Option("entrypoint", "string", "Overwrite the default ENTRYPOINT of the image", chapter=13),
     Option("env", "list", "Set environment variables", short="e", chapter=12, check=_check(VALUES, "variable")),
     Option("env-file", "list", "Read in a file of environment variables", chapter=12),
+    Option("expose", "list", "Note a port or a range of ports in the container's description", chapter=13,
+           check=_check(VALUES, "ports")),
     Option("group-add", "list", "Add additional groups to join", chapter=12),
     Option("hostname", "string", "Container host name", short="h", chapter=2),
     Option("init", help="Run an init inside the container that forwards signals and reaps processes", chapter=3),
     Option("interactive", help="Keep STDIN open even if not attached", short="i", chapter=17),
     Option("ipc", "string", "IPC mode to use: private, shareable, none, host, container:NAME", chapter=5,
            check=_check(VALUES, "mode", "IPC", ("private", "shareable", "none", "host"))),
+    Option("isolation", "string", "Container isolation technology: default", chapter=12,
+           check=_check(VALUES, "isolation")),
     Option("label", "list", "Set meta data on a container", short="l", chapter=17, check=_check(VALUES, "label")),
     Option("label-file", "list", "Read in a line delimited file of labels", chapter=17),
     Option("memory", "bytes", "Memory limit", short="m", chapter=8),
@@ -93,12 +107,15 @@ OPTIONS = (
     Option("net", "string", alias="network"),
     Option("network", "string", "Connect a container to a network: none, host, container:NAME", chapter=6,
            default="none", check=_check(VALUES, "network")),
+    Option("no-healthcheck", help="Disable any container-specified HEALTHCHECK", chapter=13),
     Option("oom-kill-disable", help="Disable OOM Killer", chapter=8),
     Option("oom-score-adj", "int", "Tune host's OOM preferences (-1000 to 1000)", chapter=12, default=0,
            check=_check(VALUES, "score")),
     Option("pid", "string", "PID namespace to use: host, container:NAME", chapter=3,
            check=_check(VALUES, "mode", "PID", ("host",))),
     Option("pids-limit", "int", "Tune container pids limit (set -1 for unlimited)", chapter=8),
+    Option("platform", "string", "Take the image only if it is made for that platform: OS/ARCHITECTURE", chapter=14,
+           check=_check("minirt.images.platforms", "parse")),
     Option("privileged", help="Give extended privileges to this container", chapter=10),
     Option("pull", "string", "Pull image before running: always, missing, never", chapter=14, default="missing",
            check=pull_policy),
@@ -174,7 +191,10 @@ def with_image(options: Options, attempt: Callable[[], int]) -> int:
     attempt failed because it is not here."""
     name = options.arguments[0]
     if options["pull"] == "always":
-        bring(name, options["quiet"])
+        bring(name, options)
+    elif options["platform"] and not made_for(name, options):
+        os.write(2, f"Unable to find image '{name}' locally\n".encode())
+        bring(name, options)
     try:
         return attempt()
     except NotFoundError:
@@ -187,18 +207,32 @@ def with_image(options: Options, attempt: Callable[[], int]) -> int:
             lookup.resolve(name)
         except NotFoundError:
             os.write(2, f"Unable to find image '{meant.familiar()}' locally\n".encode())
-            bring(name, options["quiet"])
+            bring(name, options)
             return attempt()
         raise  # it was something else that is not there
 
 
-def bring(name: str, quiet: bool) -> None:
+def made_for(name: str, options: Options) -> bool:
+    """Whether the image is here and made for the platform that was asked for. Raises NotFoundError where it is not and
+    may not be pulled either."""
+    from minirt.images import platforms, ready
+
+    try:
+        platforms.check(ready.find(name).config, name, options["platform"])
+    except NotFoundError:
+        if options["pull"] == "missing":
+            return False
+        raise
+    return True
+
+
+def bring(name: str, options: Options) -> None:
     """Pull the image, in a process of its own: what that needs in memory is not kept while the container runs."""
     from minirt.containers import birth
     from minirt.registry import bring
 
     birth.dismiss_unused()
-    bring.bring(name, quiet)
+    bring.bring(name, options["quiet"], options["platform"])
 
 
 def run(options: Options) -> int:

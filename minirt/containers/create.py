@@ -199,7 +199,7 @@ def compose(asked: Mapping[str, Any], arguments: Sequence[str], image: Image) ->
             "MacAddress": asked["mac-address"],
             "User": asked["user"] or theirs.get("User") or "",
             **attached(asked),
-            **{field: theirs[field] for field in ("ExposedPorts", "Healthcheck") if theirs.get(field)},
+            **noted(asked, theirs),
             "Tty": asked["tty"],
             "OpenStdin": asked["interactive"],
             "StdinOnce": asked["interactive"] and not asked["detach"],
@@ -239,6 +239,7 @@ def compose(asked: Mapping[str, Any], arguments: Sequence[str], image: Image) ->
             "Mounts": bound,
             "Tmpfs": dict(asked["tmpfs"]),
             "ContainerIDFile": asked["cidfile"],
+            **({"Annotations": asked["annotation"]} if asked["annotation"] else {}),
             **asked.get("limits", {}),
         },
     }
@@ -250,6 +251,14 @@ def attached(asked: Mapping[str, Any]) -> dict[str, bool]:
     if asked["detach"]:
         streams = []
     return {f"Attach{name}": name.lower() in streams for name in ("Stdin", "Stdout", "Stderr")}
+
+
+def noted(asked: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of "Config" that nothing here acts upon, and that it has only where there is something to say: ports
+    that the program listens on, and the command that tells its health."""
+    ports = {**(theirs.get("ExposedPorts") or {}), **{port: {} for ports in asked["expose"] for port in ports}}
+    health = {"Test": ["NONE"]} if asked["no-healthcheck"] else theirs.get("Healthcheck")
+    return {name: value for name, value in (("ExposedPorts", ports), ("Healthcheck", health)) if value}
 
 
 def security(options: Sequence[str]) -> dict[str, Any]:

@@ -194,6 +194,26 @@ def mode(kind: str, allowed: Iterable[str], text: str) -> str:
     return text
 
 
+def isolation(text: str) -> str:
+    """`--isolation`: a container here is what Docker calls "default"."""
+    if text.lower() not in ("", "default"):
+        raise ValueError(f"invalid isolation '{text}': it is \"default\" on Linux")
+    return text.lower()
+
+
+def ports(text: str) -> list[str]:
+    """`--expose PORT[-PORT][/PROTOCOL]`: each port with its protocol."""
+    numbers, _, protocol = text.partition("/")
+    first, dash, last = numbers.partition("-")
+    if not all(word.isascii() and word.isdigit() for word in ((first, last) if dash else (first,))):
+        raise ValueError(f"invalid port format for --expose: {text}")
+    if not 0 < int(first) <= int(last or first) < 65536:
+        raise ValueError(f"invalid range format for --expose: {text}, error: a port is 1 to 65535")
+    if (protocol or "tcp").lower() not in ("tcp", "udp", "sctp"):
+        raise ValueError(f"invalid protocol for --expose: {protocol}")
+    return [f"{number}/{(protocol or 'tcp').lower()}" for number in range(int(first), int(last or first) + 1)]
+
+
 def network(text: str) -> str:
     """`--network`: none, host, `container:NAME`; anything else is refused with its chapter."""
     if text in ("none", "host") or (text.startswith("container:") and text != "container:"):

@@ -13,12 +13,13 @@ from minirt.errors import MinirtError
 from minirt.kernel import process
 
 
-def bring(name: str, quiet: bool) -> None:
-    """Pull the image `name`, and tell about it on stderr unless `quiet`. Raises MinirtError when that fails."""
+def bring(name: str, quiet: bool, platform: str = "") -> None:
+    """Pull the image `name`, made for `platform` ("" is this machine's), and tell about it on stderr unless `quiet`.
+    Raises MinirtError when that fails."""
     hear, speak = os.pipe()
     before = _signal.pthread_sigmask(_signal.SIG_SETMASK, ())  # the user may lose patience
     try:
-        pid = process.fork_call(lambda: _pull(name, quiet, speak))
+        pid = process.fork_call(lambda: _pull(name, quiet, platform, speak))
         os.close(speak)
         said = b""
         while part := os.read(hear, 4096):
@@ -31,7 +32,7 @@ def bring(name: str, quiet: bool) -> None:
         raise MinirtError(said.decode() or "the pull was interrupted")
 
 
-def _pull(name: str, quiet: bool, speak: int) -> int:
+def _pull(name: str, quiet: bool, platform: str, speak: int) -> int:
     from minirt.registry import library
 
     try:
@@ -41,7 +42,7 @@ def _pull(name: str, quiet: bool, speak: int) -> int:
         from minirt.registry.progress import Progress
 
         progress = Progress(quiet)
-        for line in transfer.pull_image(reference.parse(name), "", progress).lines():
+        for line in transfer.pull_image(reference.parse(name), platform, progress).lines():
             progress.line(line)
     except (MinirtError, OSError) as error:
         os.write(speak, str(error).encode())
