@@ -2,18 +2,17 @@
 
     container.py [--layout DIRECTORY] [COMMAND [ARG ...]]
 
-DIRECTORY is an OCI image layout, as `skopeo copy IMAGE oci:DIRECTORY` writes it; its first image is run, by its own
-command where none is given. Without --layout, an image of the command alone is made first, from this machine's files.
-New in it: `make`, which puts an image together, and `unpack`, which takes one apart.
+Runs the first image in DIRECTORY, an OCI image layout as `skopeo copy IMAGE oci:DIRECTORY` writes it, by its own
+command if none is given. Without --layout, it makes an image of COMMAND first. New: `make` and `unpack`.
 """
 
+import io
 import os
 import shutil
 import sys
 import tempfile
 
-from minirt import state
-from minirt.errors import BadInputError, MinirtError
+from minirt import errors, state
 from minirt.images import blobs, documents, layer, pack, streams, tar, write
 from minirt.kernel import process
 from minirt.process import launch, spec
@@ -21,37 +20,36 @@ from minirt.process import launch, spec
 
 def make(layout: str, program: str) -> None:
     """Write an image of one layer to `layout`: a program of this machine, with the libraries that it needs."""
+    def put(media_type: str, data: bytes) -> dict:
+        return blobs.descriptor(media_type, data) | {"digest": blobs.write(layout, data)}
+
     files = pack.Tree()
     files.program(shutil.which(program) or program, f"/bin/{os.path.basename(program)}")
     archive = b"".join(write.archive(files.files()))
-    config = state.dumps({"architecture": documents.architecture(), "os": "linux", "config": {"Cmd": [program]},
-                          "rootfs": {"type": "layers", "diff_ids": [blobs.digest(archive)]}}).encode()
-    manifest = state.dumps(documents.assemble(blobs.descriptor(documents.CONFIG_TYPE, config),
-                                              [blobs.descriptor(documents.LAYER_TYPE, archive)])).encode()
-    for blob in (archive, config, manifest):
-        blobs.write(layout, blob)
-    index = {"schemaVersion": 2, "manifests": [blobs.descriptor(documents.MANIFEST_TYPE, manifest)]}
-    state.write_json(f"{layout}/index.json", index)
+    config = {"architecture": documents.architecture(), "os": "linux", "config": {"Cmd": [program]},
+              "rootfs": {"type": "layers", "diff_ids": [blobs.digest(archive)]}}
+    manifest = documents.assemble(put(documents.CONFIG_TYPE, state.dumps(config).encode()),
+                                  [put(documents.LAYER_TYPE, archive)])
+    state.write_json(f"{layout}/index.json", {
+        "schemaVersion": 2, "manifests": [put(documents.MANIFEST_TYPE, state.dumps(manifest).encode())]})
 
 
 def unpack(layout: str, place: str) -> tuple[dict, list[str]]:
-    """Unpack the first image of `layout` below `place`, each layer in a directory named by its chain id; return its
-    configuration and those names, the topmost first."""
+    """Unpack an image below `place`, each layer in a directory named by its chain id; return its configuration and
+    those names, the topmost first."""
     first = state.read_json(f"{layout}/index.json")["manifests"][0]
     _, manifest = documents.follow(first, lambda each: state.loads(blobs.read(layout, each)))
     config = state.loads(blobs.read(layout, manifest["config"]))
-    diff_ids, names, below = config["rootfs"]["diff_ids"], [], []
-    for each, diff_id, chain in zip(manifest["layers"], diff_ids, blobs.chain_ids(diff_ids), strict=True):
+    diff_ids, below = config["rootfs"]["diff_ids"], []
+    chains = blobs.chain_ids(diff_ids)
+    for each, diff_id, chain in zip(manifest["layers"], diff_ids, chains, strict=True):
         archive = b"".join(streams.decompress(iter([blobs.read(layout, each)])))
-        if blobs.digest(archive) != diff_id:
-            raise BadInputError(f"the layer {each['digest']} does not hold what the configuration says")
+        blobs.verify(archive, {"digest": diff_id, "size": len(archive)})
         os.makedirs(f"{place}/{chain}")
         target = os.open(f"{place}/{chain}", os.O_RDONLY | os.O_DIRECTORY)
-        pieces = iter([archive])
-        layer.unpack(tar.Stream(lambda pieces=pieces: next(pieces, b"")), target, below)
-        names.insert(0, chain)
+        layer.unpack(tar.Stream(io.BytesIO(archive).read), target, below)
         below.insert(0, target)
-    return config, names
+    return config, chains[::-1]
 
 
 def run(layout: str, command: list[str], place: str) -> int:
@@ -70,28 +68,15 @@ def run(layout: str, command: list[str], place: str) -> int:
 
 
 def main(arguments: list[str]) -> int:
-    place = tempfile.mkdtemp(prefix="minirt-")
-    layout = f"{place}/image"
-    try:
-        if arguments[:1] == ["--layout"]:
-            layout, arguments = os.path.abspath(arguments[1]), arguments[2:]
-            if not os.path.isfile(f"{layout}/index.json"):
-                raise BadInputError(f"{layout} is no OCI image layout: it has no index.json")
-        elif arguments and arguments[0].startswith("--"):
-            sys.exit(f"container.py does not know {arguments[0]}")
-        else:
-            arguments = arguments or ["sh"]
-            make(layout, arguments[0])
-        return run(layout, arguments, place)
-    except (MinirtError, OSError) as error:
-        print(f"container.py: {error}", file=sys.stderr)
-        return getattr(error, "exit_code", 1)
-    except (LookupError, TypeError, ValueError):
-        print("container.py: --layout wants a directory in the form of an OCI image layout", file=sys.stderr)
-        return 125
-    finally:
-        shutil.rmtree(place)
+    with tempfile.TemporaryDirectory(prefix="minirt-") as place:
+        if arguments[:1] == ["--layout"] and len(arguments) > 1:
+            return run(os.path.abspath(arguments[1]), arguments[2:], place)
+        if arguments and arguments[0].startswith("-"):
+            raise errors.BadInputError("use it so: container.py [--layout DIRECTORY] [COMMAND [ARG ...]]")
+        make(f"{place}/image", arguments[0] if arguments else "sh")
+        return run(f"{place}/image", arguments, place)
 
 
 if __name__ == "__main__":
+    sys.excepthook = lambda kind, error, trace: print("container.py:", errors.told(error)[1], file=sys.stderr)
     sys.exit(main(sys.argv[1:]))

@@ -1,7 +1,7 @@
 """Chapter 13, beyond: unpacking a layer: what a stream of archive holds is read by `tar.py` and applied by `apply.py`.
 
-Here stands what serves the many and odd archives: files with holes, and the question whose fault a failure is, the
-archive's or this machine's.
+Here stands what serves the many and odd archives: files with holes, numbers that no file can have, owners in a user
+namespace, and the question whose fault a failure is, the archive's or this machine's.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import os
 
 from minirt import state
 from minirt.errors import BadInputError, KernelError
-from minirt.images import apply, tar
-from minirt.images.changeset import Entry, show
+from minirt.images import apply, changeset, tar
+from minirt.images.changeset import Entry, show, split
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 _ARCHIVES_FAULT = frozenset((errno.ENAMETOOLONG, errno.EINVAL, errno.EFBIG, errno.ELOOP, errno.EXDEV, errno.ENOTDIR,
                              errno.EISDIR, errno.EEXIST, errno.ENOENT, errno.ENOTEMPTY, errno.ERANGE, errno.E2BIG,
                              errno.EOVERFLOW))
+_DEVICES = (changeset.CHARACTER, changeset.BLOCK_DEVICE)
+_KINDS = frozenset((changeset.REGULAR, changeset.HARD_LINK, changeset.SYMLINK, *_DEVICES, changeset.DIRECTORY,
+                    changeset.FIFO))
+_HIGHEST_ID = (1 << 32) - 2  # -1 means "leave as it is" to chown(2)
 
 
 def unpack(stream: tar.Stream, target: int, below: Iterable[int] = (),
@@ -44,11 +48,17 @@ def unpack(stream: tar.Stream, target: int, below: Iterable[int] = (),
         while piece := reader.take():
             state.write_all(descriptor, piece)
 
-    layer = apply.Layer(target, fill, below, owners)
-    entry = None
+    layer = apply.Layer(target, fill, below, rootless=owners is not None)
+    entry, size = None, 0
     try:
         for entry in reader:
+            _check(entry)
+            if owners:
+                entry.uid, entry.gid = owners(entry.uid, entry.gid)
+                if entry.kind in _DEVICES:
+                    continue
             layer.add(entry)
+            size += entry.size if entry.kind == changeset.REGULAR else 0
         entry = None
         layer.finish()
     except OSError as error:
@@ -62,7 +72,20 @@ def unpack(stream: tar.Stream, target: int, below: Iterable[int] = (),
     finally:
         layer.close()
         os.umask(before)
-    return layer.size
+    return size
+
+
+def _check(entry: Entry) -> None:
+    """Raises BadInputError for what no file can be."""
+    if entry.kind not in _KINDS:
+        raise BadInputError(f"'{show(entry.name)}' in the layer is of an unknown type, {entry.kind!r}")
+    if not (0 <= entry.uid <= _HIGHEST_ID and 0 <= entry.gid <= _HIGHEST_ID):
+        raise BadInputError(f"'{show(entry.name)}' in the layer has an impossible owner, {entry.uid}:{entry.gid}")
+    major, minor = entry.device
+    if entry.kind in _DEVICES and not (0 <= major < 1 << 12 and 0 <= minor < 1 << 20):
+        raise BadInputError(f"'{show(entry.name)}' in the layer is an impossible device, {major}:{minor}")
+    if entry.kind == changeset.HARD_LINK and split(entry.link) == split(entry.name):
+        raise BadInputError(f"'{show(entry.name)}' in the layer is a hard link to itself")
 
 
 def _write_sparse(descriptor: int, entry: Entry, reader: tar.Reader) -> None:

@@ -18,10 +18,6 @@ from __future__ import annotations
 
 from minirt.errors import BadInputError
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 DEFAULT_DOMAIN = "docker.io"
 OLD_DEFAULT_DOMAIN = "index.docker.io"
 OFFICIAL = "library/"
@@ -74,7 +70,7 @@ class Reference:
         if "/" in short:
             short = self.path  # library/a/b must not become a/b
         # Kept in full where the short name would be read as something else: docker.io/a.b/c, or 64 digits.
-        return short if _short_means(short, self) else self.repository
+        return short if split_domain(short) == (self.domain, self.path) and not _is_id(short) else self.repository
 
     def familiar(self) -> str:
         """The whole name in its short form: `busybox:latest`."""
@@ -92,7 +88,7 @@ def parse(text: str) -> Reference:
 
     Raises BadInputError with Docker's sentence when it is no image name.
     """
-    if len(text) == 64 and set(text) <= _HEX:
+    if _is_id(text):
         raise BadInputError(f"invalid repository name ({text}), cannot specify 64-byte hexadecimal strings")
     domain, rest = split_domain(text)
     before_tag = rest.partition(":")[0]
@@ -141,46 +137,32 @@ def split_domain(text: str) -> tuple[str, str]:
     return domain, rest
 
 
-def _short_means(short: str, name: Reference) -> bool:
-    is_id = len(short) == 64 and set(short) <= _HEX
-    return not is_id and split_domain(short) == (name.domain, name.path)
+def _is_id(text: str) -> bool:
+    return len(text) == 64 and set(text) <= _HEX
 
 
 def _is_domain(text: str) -> bool:
     """`host`, `host:port` or `[IPv6]:port`."""
     if text.startswith("["):
-        host, bracket, port = text[1:].partition("]")
-        good = bool(bracket) and bool(host) and set(host) <= _ANY_HEX | {":"}
-        colon, port = port[:1], port[1:]
-        if colon not in ("", ":"):
-            return False
+        host, bracket, end = text[1:].partition("]")
+        good = bool(bracket and host) and set(host) <= _ANY_HEX | {":"}
     else:
         host, colon, port = text.partition(":")
-        good = all(part and set(part) <= _ALNUM | {"-"} and part[0] != "-" and part[-1] != "-"
-                   for part in host.split("."))
-    return good and (not colon or (bool(port) and set(port) <= frozenset("0123456789")))
+        good, end = all(_is_word(part, _ALNUM | {"-"}) for part in host.split(".")), colon + port
+    return good and (not end or (end[0] == ":" and _is_word(end[1:], frozenset("0123456789"))))
+
+
+def _is_word(text: str, letters: frozenset[str]) -> bool:
+    return bool(text) and set(text) <= letters and text.strip("-") == text
 
 
 def _is_path(text: str) -> bool:
-    return all(_is_path_word(word) for word in text.split("/"))
-
-
-def _is_path_word(word: str) -> bool:
-    """Small letters and digits, parted by one dot, one or two underscores, or any number of dashes."""
-    if not word or not set(word) <= _LOWER | frozenset("._-") or word[0] not in _LOWER or word[-1] not in _LOWER:
-        return False
-    return all(run in (".", "_", "__") or set(run) == {"-"} for run in _separators(word))
-
-
-def _separators(word: str) -> Iterator[str]:
-    run = ""
-    for letter in word:
-        if letter in _LOWER:
-            if run:
-                yield run
-            run = ""
-        else:
-            run += letter
+    """Words of small letters and digits, parted by a slash, a dot, one or two underscores, any number of dashes."""
+    while "--" in text:
+        text = text.replace("--", "-")
+    for separator in ("__", "_", "-", "."):
+        text = text.replace(separator, "/")
+    return all(_is_word(word, _LOWER) for word in text.split("/"))
 
 
 def _is_tag(text: str) -> bool:
@@ -189,8 +171,8 @@ def _is_tag(text: str) -> bool:
 
 def _is_digest(text: str) -> bool:
     """An algorithm's name, a colon, at least 32 hexadecimal digits."""
-    algorithm, colon, digits = text.partition(":")
+    algorithm, _, digits = text.partition(":")
     for separator in "_+.":
         algorithm = algorithm.replace(separator, "-")
-    return (bool(colon) and len(digits) >= 32 and set(digits) <= _ANY_HEX
-            and all(part and part[0] in _LETTERS and set(part) <= _ALNUM for part in algorithm.split("-")))
+    return len(digits) >= 32 and set(digits) <= _ANY_HEX and all(
+        part[:1] in _LETTERS and _is_word(part, _ALNUM) for part in algorithm.split("-"))

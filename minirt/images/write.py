@@ -17,6 +17,7 @@ Sources: tar(5), pax(1) of POSIX "pax Interchange Format", reproducible-builds.o
 
 from __future__ import annotations
 
+import copy
 import os
 import stat
 
@@ -59,11 +60,11 @@ def archive(files: Iterable[tuple[Entry, Iterable[bytes]]]) -> Iterator[bytes]:
     Raises BadInputError when a content has another size than its entry says.
     """
     for entry, pieces in files:
-        if records := _records(entry):
-            extension = Entry(b"PaxHeaders/" + entry.name[:80], b"x", size=len(records))
-            extension.mtime = max(entry.mtime, 0)
-            yield header(extension) + _padded(records)
-        yield header(_fitting(entry))
+        plain, records = _fitting(entry)
+        if records:
+            extension = Entry(b"PaxHeaders.0/" + entry.name[:80], b"x", size=len(records))
+            yield header(extension) + records + bytes(-len(records) % BLOCK)
+        yield header(plain)
         size = 0
         for piece in pieces:
             size += len(piece)
@@ -74,24 +75,21 @@ def archive(files: Iterable[tuple[Entry, Iterable[bytes]]]) -> Iterator[bytes]:
     yield END
 
 
-def _padded(data: bytes) -> bytes:
-    return data + bytes(-len(data) % BLOCK)
-
-
-def _records(entry: Entry) -> bytes:
-    """What does not fit into a header, as PAX records; b"" when all of it does."""
+def _fitting(entry: Entry) -> tuple[Entry, bytes]:
+    """What a header can hold of an entry, and PAX records of what it cannot, b"" for none."""
+    plain = copy.copy(entry)
     fields: dict[bytes, bytes] = {}
     for key, text in ((b"path", entry.name), (b"linkpath", entry.link)):
         if len(text) > 100:
             fields[key] = text
-    for key, number, digits in ((b"uid", entry.uid, 7), (b"gid", entry.gid, 7), (b"size", entry.size, 11)):
-        if number >= 8**digits:
-            fields[key] = b"%d" % number
-    if not 0 <= entry.mtime // _SECOND < 8**11:
-        fields[b"mtime"] = b"%d" % (entry.mtime // _SECOND)
+    for name, limit, unit in (("uid", 8**7, 1), ("gid", 8**7, 1), ("size", 8**11, 1), ("mtime", 8**11, _SECOND)):
+        number = getattr(entry, name) // unit
+        if not 0 <= number < limit:
+            fields[name.encode()] = b"%d" % number
+            setattr(plain, name, 0)
     for name, value in (entry.xattrs or {}).items():
         fields[b"SCHILY.xattr." + os.fsencode(name)] = value
-    return b"".join(_record(key, fields[key]) for key in sorted(fields))
+    return plain, b"".join(_record(key, fields[key]) for key in sorted(fields))
 
 
 def _record(key: bytes, value: bytes) -> bytes:
@@ -101,14 +99,6 @@ def _record(key: bytes, value: bytes) -> bytes:
     while length != len(rest) + len(b"%d" % length):
         length += 1
     return b"%d%s" % (length, rest)
-
-
-def _fitting(entry: Entry) -> Entry:
-    """The entry with zeros where a number does not fit its field: the record before it holds."""
-    fitting = Entry(entry.name, entry.kind, entry.mode, entry.size % 8**11, entry.link)
-    fitting.uid, fitting.gid, fitting.device = entry.uid % 8**7, entry.gid % 8**7, entry.device
-    fitting.mtime = entry.mtime if 0 <= entry.mtime // _SECOND < 8**11 else 0
-    return fitting
 
 
 def tree(directory: str, latest: int | None = None) -> Iterator[tuple[Entry, Iterable[bytes]]]:
@@ -144,13 +134,17 @@ def _entry(name: bytes, path: bytes, status: os.stat_result, latest: int | None)
     if overlay.is_whiteout(status):
         head, base = os.path.split(name)
         return Entry(os.path.join(head, changeset.WHITEOUT + base))
-    entry = Entry(name, _KINDS[stat.S_IFMT(status.st_mode)], stat.S_IMODE(status.st_mode))
+    # As Docker writes them: a mode has the bits of the type too, a directory's name ends in a slash. So a layer that
+    # buildah or Docker makes of the same files has the same digest.
+    entry = Entry(name, _KINDS[stat.S_IFMT(status.st_mode)], status.st_mode)
     entry.uid, entry.gid = status.st_uid, status.st_gid
     entry.mtime = status.st_mtime_ns if latest is None else min(status.st_mtime_ns, latest * _SECOND)
     entry.xattrs = {each: os.getxattr(path, each, follow_symlinks=False)
                     for each in sorted(os.listxattr(path, follow_symlinks=False))
                     if not each.startswith(changeset.PRIVATE_XATTRS)}
-    if entry.kind == changeset.REGULAR:
+    if entry.kind == changeset.DIRECTORY:
+        entry.name += b"/"
+    elif entry.kind == changeset.REGULAR:
         entry.size = status.st_size
     elif entry.kind == changeset.SYMLINK:
         entry.link = os.readlink(path)
