@@ -362,12 +362,12 @@ def write_tree(options: argparse.Namespace) -> int:
 
 def write_pages(options: argparse.Namespace) -> int:
     """Fill code into the pages, and run their transcripts where asked."""
-    for path in pages.write():
-        print(f"written: {path.relative_to(contents.ROOT)}")
+    chosen = [contents.chapter(int(word)).page if word.isdigit() else Path(word).resolve() for word in options.run or ()]
+    for path in pages.write(only=chosen):
+        print(f"written: {path}")
     if options.run is None:
         return 0
     judge.require_root("Running transcripts")
-    chosen = [contents.chapter(int(word)).page if word.isdigit() else Path(word).resolve() for word in options.run]
     paths = [str(each) for each in chosen or pages.files()]
     return subprocess.run(judge.as_root("chapters.transcript", *paths), cwd=contents.ROOT, check=False).returncode
 

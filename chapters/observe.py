@@ -362,8 +362,8 @@ def _be_script(path: str, arguments: tuple[str, ...], outputs: list[int], enviro
         if end.code is not None and not isinstance(end.code, int):
             print(end.code, file=sys.stderr)
         status = end.code if isinstance(end.code, int) else int(end.code is not None)
-    except BaseException:
-        traceback.print_exc()
+    except BaseException as error:
+        sys.excepthook(type(error), error, error.__traceback__)  # as an interpreter would
     finally:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(Exception):

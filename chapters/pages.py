@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from chapters import contents, skeleton
@@ -36,10 +36,10 @@ def files(root: Path = contents.ROOT) -> list[Path]:
 # -- code --------------------------------------------------------------------------------------------------------
 
 
-def write(root: Path = contents.ROOT) -> list[Path]:
-    """Fill in the code pieces of every page. Returns the pages that changed. Raises PageError."""
+def write(root: Path = contents.ROOT, only: Iterable[Path] = ()) -> list[Path]:
+    """Fill in the code pieces of every page, or of those in `only`. Returns the pages that changed. Raises PageError."""
     changed = []
-    for path in files(root):
+    for path in only or files(root):
         old = path.read_text()
         new = fill(old, path, root)
         if new != old:

@@ -32,6 +32,10 @@ class BadInputError(MinirtError):
     """An archive, a file or a document from outside is broken or hostile."""
 
 
+class TemplateError(MinirtError):
+    """What follows `--format` is no template, or does not fit what is shown; in the words of Go's package."""
+
+
 class KernelError(MinirtError):
     """The kernel refused: an OSError together with what was being done."""
 
@@ -68,3 +72,17 @@ def place_of(error: BaseException) -> str:
     while at.tb_next:
         at = at.tb_next
     return f"{at.tb_frame.f_code.co_filename}:{at.tb_lineno}"
+
+
+def told(error: BaseException) -> tuple[int, str]:
+    """Any exception as (exit code, sentence): a MinirtError's own; for an OSError what was being done, as far as
+    `trace.narrated` has noted it, and why the kernel refused; for a mistake in a program its kind and place."""
+    if isinstance(error, MinirtError):
+        return error.exit_code, str(error)
+    if isinstance(error, NotImplementedError):
+        return 125, str(error)
+    if isinstance(error, OSError):
+        what = f"{error.strerror}: {error.filename}" if error.filename else str(error.strerror or error)
+        doing = "".join(f"{note}: " for note in getattr(error, "__notes__", [])[:1])
+        return 125, doing + what
+    return 125, f"{type(error).__name__}: {error} ({place_of(error)})"

@@ -5,7 +5,6 @@
 New in it: a child becomes the command, the parent waits and ends as the command ended. No wall yet.
 """
 
-import os
 import sys
 
 from minirt.kernel import process
@@ -14,8 +13,10 @@ from minirt.kernel import process
 def main(arguments: list[str]) -> int:
     command = arguments or ["sh"]
 
-    def contained() -> None:
-        os.execvp(command[0], command)
+    def contained() -> int:
+        code = process.become(command)
+        print(f"container.py: {command[0]}: {'not found' if code == 127 else 'cannot be executed'}", file=sys.stderr)
+        return code
 
     return process.wait(process.fork_call(contained))
 

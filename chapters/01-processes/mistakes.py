@@ -85,41 +85,41 @@ def call__unknown_name(name: str, *arguments: Any) -> int:
     return result
 
 
-def fork_call__comes_back(function: Callable[[], int | None]) -> int:
+def fork_call__comes_back(function: Callable[[], int | None], fork: Callable[[], int] = os.fork) -> int:
     """a child must end itself with os._exit()"""
-    pid = os.fork()
+    pid = fork()
     if pid == 0:
         function()
     return pid
 
 
-def fork_call__sys_exit(function: Callable[[], int | None]) -> int:
+def fork_call__sys_exit(function: Callable[[], int | None], fork: Callable[[], int] = os.fork) -> int:
     """a child must end itself with os._exit()"""
-    pid = os.fork()
+    pid = fork()
     if pid == 0:
         sys.exit(function())
     return pid
 
 
-def fork_call__roles_exchanged(function: Callable[[], int | None]) -> int:
+def fork_call__roles_exchanged(function: Callable[[], int | None], fork: Callable[[], int] = os.fork) -> int:
     """the function ran in the parent"""
-    pid = os.fork()
+    pid = fork()
     if pid == 0:
         os._exit(0)
     function()
     return pid
 
 
-def fork_call__returns_nothing(function: Callable[[], int | None]) -> int:  # type: ignore[return]
+def fork_call__returns_nothing(function: Callable[[], int | None], fork: Callable[[], int] = os.fork) -> int:  # type: ignore[return]
     """must return the child's pid"""
-    pid = os.fork()
+    pid = fork()
     if pid == 0:
         os._exit(function() or 0)
 
 
-def fork_call__forgets_the_code(function: Callable[[], int | None]) -> int:
+def fork_call__forgets_the_code(function: Callable[[], int | None], fork: Callable[[], int] = os.fork) -> int:
     """the child must end with the number that the function returned"""
-    pid = os.fork()
+    pid = fork()
     if pid == 0:
         try:
             function()
@@ -128,9 +128,9 @@ def fork_call__forgets_the_code(function: Callable[[], int | None]) -> int:
     return pid
 
 
-def fork_call__trips_over_none(function: Callable[[], int | None]) -> int:
+def fork_call__trips_over_none(function: Callable[[], int | None], fork: Callable[[], int] = os.fork) -> int:
     """None counts as 0"""
-    pid = os.fork()
+    pid = fork()
     if pid:
         return pid
     code = 1
@@ -140,17 +140,17 @@ def fork_call__trips_over_none(function: Callable[[], int | None]) -> int:
         os._exit(code)
 
 
-def fork_call__lets_the_exception_out(function: Callable[[], int | None]) -> int:
+def fork_call__lets_the_exception_out(function: Callable[[], int | None], fork: Callable[[], int] = os.fork) -> int:
     """a child must end itself with os._exit()"""
-    pid = os.fork()
+    pid = fork()
     if pid == 0:
         os._exit(function() or 0)
     return pid
 
 
-def fork_call__hides_the_exception(function: Callable[[], int | None]) -> int:
+def fork_call__hides_the_exception(function: Callable[[], int | None], fork: Callable[[], int] = os.fork) -> int:
     """nobody learns why"""
-    pid = os.fork()
+    pid = fork()
     if pid:
         return pid
     code = 1
@@ -158,6 +158,29 @@ def fork_call__hides_the_exception(function: Callable[[], int | None]) -> int:
         code = function() or 0
     finally:
         os._exit(code)
+
+
+def fork_call__its_own_fork(function: Callable[[], int | None], fork: Callable[[], int] = os.fork) -> int:
+    """it stands for os.fork"""
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 1
+    try:
+        code = function() or 0
+    except BaseException as error:
+        sys.excepthook(type(error), error, error.__traceback__)
+    finally:
+        os._exit(code & 255)
+
+
+def fork_call__calls_in_both(function: Callable[[], int | None], fork: Callable[[], int] = os.fork) -> int:
+    """a child must end itself with os._exit()"""
+    pid = fork()
+    code = function() or 0
+    if pid == 0:
+        os._exit(code)
+    return pid
 
 
 def exit_code__the_status_itself(status: int) -> int:

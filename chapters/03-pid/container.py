@@ -6,50 +6,37 @@ New in it: the command is born as number 1 of a pid namespace. With --init an in
 is number 2. /proc is still the machine's, so `ps` shows the machine's processes: that wall is chapter 04's.
 """
 
-import os
 import sys
+from argparse import SUPPRESS, ArgumentParser, RawTextHelpFormatter
 
+from minirt import errors
 from minirt.kernel import process
 from minirt.namespaces import pid, uts
 
 SHOW = ["sh", "-c", 'echo "I am number $$ in here"; exec sh']
 
 
-def main(arguments: list[str]) -> int:
-    hostname, init = "box", False
-    while arguments and arguments[0].startswith("--"):
-        option = arguments.pop(0)
-        if option == "--hostname" and arguments:
-            hostname = arguments.pop(0)
-        elif option == "--init":
-            init = True
-        else:
-            sys.exit(f"container.py does not know {option}")
-    command = arguments or SHOW
+def main() -> int:
+    parser = ArgumentParser("container.py", SUPPRESS, __doc__, formatter_class=RawTextHelpFormatter)
+    parser.add_argument("--hostname", default="box")
+    parser.add_argument("--init", action="store_true")
+    parser.add_argument("command", nargs="...")
+    wanted = parser.parse_args()
+    command = wanted.command or SHOW
 
-    def become_the_command() -> int:
-        try:
-            os.execvp(command[0], command)
-        except OSError as error:
-            print(f"container.py: {command[0]}: {error.strerror}", file=sys.stderr)
-            return 127
+    def become() -> int:
+        code = process.become(command)
+        print(f"container.py: {command[0]}: {'not found' if code == 127 else 'cannot be executed'}", file=sys.stderr)
+        return code
 
     def contained() -> int:
         uts.enter()
-        uts.configure(hostname)
-        return pid.init(become_the_command) if init else become_the_command()
+        uts.configure(wanted.hostname)
+        return pid.init(become) if wanted.init else become()
 
-    child, _ = pid.birth()
-    if child:
-        return process.wait(child)
-    code = 1
-    try:
-        code = contained()
-    except Exception as error:
-        print(f"container.py: {error}", file=sys.stderr)
-    finally:
-        os._exit(code)  # number 1 ends here: it must not go on as a second container.py
+    return process.wait(process.fork_call(contained, fork=lambda: pid.birth()[0]))
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.excepthook = lambda kind, error, trace: print("container.py:", errors.told(error)[1], file=sys.stderr)
+    sys.exit(main())

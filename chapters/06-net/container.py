@@ -13,92 +13,68 @@ namespace, and the cable.
 import ipaddress
 import os
 import sys
-import warnings  # noqa: F401  os.execvp imports it, and in another root there is no Python to import from
+from argparse import SUPPRESS, ArgumentParser, RawTextHelpFormatter
 
-from minirt.kernel import mount, process
+from minirt import errors
+from minirt.kernel import process
 from minirt.namespaces import ipc, mnt, net, pid, uts
 
 MOUNTS = {
     "/proc": {"type": "proc", "options": ["nosuid", "nodev", "noexec"]},
-    "/sys": {"type": "sysfs", "options": ["nosuid", "nodev", "noexec", "ro"]},
+    "/sys": {"type": "sysfs", "options": ["nosuid", "nodev", "noexec", "ro"]},  # shows the interfaces of our namespace
     "/dev": {"type": "tmpfs", "options": ["nosuid", "mode=755", "size=64k"]},
 }
-SHOW = ["ip", "address"]
 
 
-def build_root(directory: str) -> int:
-    """Put the container's root together; return a descriptor of it. /sys shows the interfaces of our namespace."""
-    place = os.open(directory, os.O_PATH | os.O_DIRECTORY)
-    root = mount.clone("", place, recursive=True)
-    mount.move_mount(root, place)
-    for destination, entry in MOUNTS.items():
-        mnt.attach(mnt.make(entry), root, destination)
-    mnt.make_devices(root)
-    return root
+def address_and_bits(text: str) -> ipaddress.IPv4Interface:
+    """An address and the bits of its network, as in 10.6.0.2/24. Raises ValueError."""
+    if "/" not in text:
+        raise ValueError("without a network nobody is near")
+    return ipaddress.IPv4Interface(text)
 
 
-def lay_cable(child: int, address: str) -> None:
-    """Join the child's network namespace and ours; our end is named after the child."""
-    namespace = os.open(f"/proc/{child}/ns/net", os.O_RDONLY)
-    net.join(f"veth{child}", "eth0", namespace)
-    net.plug(f"veth{child}", address)
-    os.close(namespace)
-
-
-def main(arguments: list[str]) -> int:
-    options = {"--network": "none", "--address": "10.6.0.2/24", "--gateway": "10.6.0.1/24", "--mac-address": ""}
-    while arguments and arguments[0] in options:
-        name = arguments.pop(0)
-        if not arguments:
-            sys.exit(f"container.py: {name} wants a value")
-        options[name] = arguments.pop(0)
-    if arguments and arguments[0].startswith("--"):
-        sys.exit(f"container.py does not know {arguments[0]}")
-    directory, command = (arguments or ["/"])[0], arguments[1:] or SHOW
-    if not os.path.isdir(directory):
-        sys.exit(f"container.py: {directory} is no directory: ROOTFS comes before the command, / is this machine's own")
-    if options["--network"] not in ("none", "host", "cable"):
-        sys.exit("container.py: --network wants none, host or cable")
-    cable = options["--network"] == "cable"
-    try:
-        hardware = net.hardware_address(options["--mac-address"]) if options["--mac-address"] else b""
-        for end in ("--address", "--gateway"):
-            if str(ipaddress.IPv4Interface(options[end])) != options[end]:
-                raise ValueError(f"{end} wants an address and the bits of its network, as in 10.6.0.2/24")
-    except ValueError as error:
-        sys.exit(f"container.py: {error}")
+def main() -> int:
+    parser = ArgumentParser("container.py", SUPPRESS, __doc__, formatter_class=RawTextHelpFormatter)
+    parser.add_argument("--network", default="none", choices=("none", "host", "cable"))
+    parser.add_argument("--address", default="10.6.0.2/24", type=address_and_bits)
+    parser.add_argument("--gateway", default="10.6.0.1/24", type=address_and_bits)
+    parser.add_argument("--mac-address", default=b"", type=net.hardware_address)
+    parser.add_argument("rootfs", nargs="?", default="/")
+    parser.add_argument("command", nargs="...")
+    wanted = parser.parse_args()
+    command = wanted.command or ["ip", "address"]
     entered, laid = os.pipe(), os.pipe()
 
-    def contained() -> None:
-        for room in (uts, ipc):
+    def contained() -> int:
+        for room in (uts, ipc, mnt) if wanted.network == "host" else (uts, ipc, net, mnt):
             room.enter()
         uts.configure("box")
-        if options["--network"] != "host":
-            net.enter()
+        if wanted.network != "host":
             net.configure()
         os.close(entered[1])  # the parent reads the end: we are in our namespace
         os.close(laid[1])
         os.read(laid[0], 1)
-        if cable:
-            net.plug("eth0", options["--address"], options["--gateway"].partition("/")[0], hardware)
-        mnt.enter()
-        mnt.pivot(build_root(directory))
-        os.execvp(command[0], command)
+        if wanted.network == "cable":
+            net.plug("eth0", str(wanted.address), str(wanted.gateway.ip), wanted.mac_address)
+        root = mnt.bind_root(wanted.rootfs)
+        for destination, entry in MOUNTS.items():
+            mnt.attach(mnt.make(entry), root, destination)
+        mnt.make_devices(root)
+        mnt.pivot(root)
+        code = process.become(command)
+        print(f"container.py: {command[0]}: {'not found' if code == 127 else 'cannot be executed'}", file=sys.stderr)
+        return code
 
-    child, _ = pid.birth()
-    if not child:
-        try:
-            contained()
-        except Exception as error:
-            print(f"container.py: {error}", file=sys.stderr)
-        os._exit(125)
+    child = process.fork_call(contained, fork=lambda: pid.birth()[0])
     os.close(entered[1])
     os.read(entered[0], 1)
-    if cable:
-        lay_cable(child, options["--gateway"])
+    if wanted.network == "cable":  # one end goes into the child's namespace; ours is named after the child
+        net.join(f"veth{child}", "eth0", os.open(f"/proc/{child}/ns/net", os.O_RDONLY))
+        net.plug(f"veth{child}", str(wanted.gateway))
     os.close(laid[1])
     return process.wait(child)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.excepthook = lambda kind, error, trace: print("container.py:", errors.told(error)[1], file=sys.stderr)
+    sys.exit(main())

@@ -9,11 +9,11 @@ at the end it says so when the kernel has killed something for want of memory.
 
 import os
 import sys
-import warnings  # noqa: F401  os.execvp imports it, and in another root there is no Python to import from
+from argparse import SUPPRESS, ArgumentParser, RawTextHelpFormatter
 
+from minirt import errors
 from minirt.cgroups import devices, tree
-from minirt.errors import MinirtError
-from minirt.kernel import mount, process
+from minirt.kernel import process
 from minirt.namespaces import cgroup, ipc, mnt, pid, uts
 
 MOUNTS = {
@@ -21,62 +21,51 @@ MOUNTS = {
     "/sys": {"type": "sysfs", "options": ["nosuid", "nodev", "noexec", "ro"]},
     "/dev": {"type": "tmpfs", "options": ["nosuid", "mode=755", "size=64k"]},
 }
-LIMITS = {
-    "--memory": lambda text: {"memory": {"limit": int(text), "swap": int(text)}},  # no swap beyond the memory
-    "--cpus": lambda text: {"cpu": {"quota": int(float(text) * 100000), "period": 100000}},
-    "--pids": lambda text: {"pids": {"limit": int(text)}},
-}
-SHOW = ["sh", "-c", "cat /proc/self/cgroup; ls -d /sys/fs/cgroup/*"]
 
 
-def contained(directory: str, command: list[str], group: tree.Group) -> None:
-    """In the child, which was born into the group: build the walls, become the command."""
-    group.join()  # only where a limit comes from version 1
-    for room in (uts, ipc, cgroup, mnt):
-        room.enter()
-    uts.configure("box")
-    place = os.open(directory, os.O_PATH | os.O_DIRECTORY)
-    root = mount.clone("", place, recursive=True)
-    mount.move_mount(root, place)
-    for destination, entry in MOUNTS.items():
-        mnt.attach(mnt.make(entry), root, destination)
-    cgroup.configure(root, "/sys/fs/cgroup", ["ro", "nosuid", "nodev", "noexec"], group.hierarchies())
-    mnt.make_devices(root)
-    mnt.pivot(root)
-    os.execvp(command[0], command)
-
-
-def main(arguments: list[str]) -> int:
-    resources = {"devices": list(devices.DEFAULT)}
-    try:
-        while arguments and arguments[0] in LIMITS:
-            resources.update(LIMITS[arguments.pop(0)](arguments.pop(0)))
-    except (IndexError, ValueError):
-        sys.exit("container.py: a limit is a number: --memory BYTES, --cpus NUMBER, --pids NUMBER")
-    if arguments and arguments[0].startswith("--"):
-        sys.exit(f"container.py does not know {arguments[0]}")
-    directory, command = (arguments or ["/"])[0], arguments[1:] or SHOW
-    if not os.path.isdir(directory):
-        sys.exit(f"container.py: {directory} is no directory: ROOTFS comes before the command, / is this machine's own")
+def main() -> int:
+    parser = ArgumentParser("container.py", SUPPRESS, __doc__, formatter_class=RawTextHelpFormatter)
+    parser.add_argument("--memory", type=int)
+    parser.add_argument("--cpus", type=float)
+    parser.add_argument("--pids", type=int)
+    parser.add_argument("rootfs", nargs="?", default="/")
+    parser.add_argument("command", nargs="...")
+    wanted = parser.parse_args()
+    command = wanted.command or ["sh", "-c", "cat /proc/self/cgroup; ls -d /sys/fs/cgroup/*"]
+    resources: dict[str, object] = {"devices": list(devices.DEFAULT)}
+    if wanted.memory:
+        resources["memory"] = {"limit": wanted.memory, "swap": wanted.memory}  # no swap beyond the memory
+    if wanted.cpus:
+        resources["cpu"] = {"quota": int(wanted.cpus * 100000), "period": 100000}
+    if wanted.pids:
+        resources["pids"] = {"limit": wanted.pids}
     group = tree.group(f"minirt/box-{os.getpid()}")
+
+    def contained() -> int:
+        group.join()  # only where a limit comes from version 1
+        for room in (uts, ipc, cgroup, mnt):
+            room.enter()
+        uts.configure("box")
+        root = mnt.bind_root(wanted.rootfs)
+        for destination, entry in MOUNTS.items():
+            mnt.attach(mnt.make(entry), root, destination)
+        cgroup.configure(root, "/sys/fs/cgroup", ["ro", "nosuid", "nodev", "noexec"], group.hierarchies())
+        mnt.make_devices(root)
+        mnt.pivot(root)
+        code = process.become(command)
+        print(f"container.py: {command[0]}: {'not found' if code == 127 else 'cannot be executed'}", file=sys.stderr)
+        return code
+
     try:
         group.create(resources)
-        child, _ = pid.birth(group.descriptor)
-        if not child:
-            try:
-                contained(directory, command, group)
-            except Exception as error:
-                print(f"container.py: {error}", file=sys.stderr)
-            os._exit(125)
-        code = process.wait(child)
+        code = process.wait(process.fork_call(contained, fork=lambda: pid.birth(group.descriptor)[0]))
         if group.oom_kills():
             print("container.py: out of memory: the kernel has killed a process", file=sys.stderr)
         return code
-    except (OSError, MinirtError) as error:
-        sys.exit(f"container.py: {error}")
     finally:
         group.remove()
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.excepthook = lambda kind, error, trace: print("container.py:", errors.told(error)[1], file=sys.stderr)
+    sys.exit(main())

@@ -10,12 +10,11 @@ New in it: `give_up`, the last thing before the command.
 """
 
 import os
-import shutil
 import sys
 import tempfile
+from argparse import SUPPRESS, ArgumentParser, RawTextHelpFormatter
 
-from minirt import capabilities, overlay
-from minirt.errors import MinirtError
+from minirt import capabilities, errors, overlay
 from minirt.kernel import process
 from minirt.namespaces import ipc, mnt, pid, uts
 
@@ -36,54 +35,39 @@ def give_up(keep: int, user: int, no_new_privileges: bool) -> None:
         capabilities.set_no_new_privileges()
 
 
-def build_walls(layers: list[str], place: str) -> None:
-    """In the child: the rooms of the chapters before, and the stack of layers as root."""
-    for room in (uts, ipc, mnt):
-        room.enter()
-    uts.configure("box")
-    overlay.mount(layers, f"{place}/upper", f"{place}/work", f"{place}/root")
-    top = os.open(f"{place}/root", os.O_PATH)
-    mnt.attach(mnt.make(PROC), top, "/proc")
-    mnt.attach(mnt.make(DEV), top, "/dev")
-    mnt.make_devices(top)
-    mnt.pivot(top)
+def main() -> int:
+    parser = ArgumentParser("container.py", SUPPRESS, __doc__, formatter_class=RawTextHelpFormatter)
+    parser.add_argument("--cap-add", action="append", default=[])
+    parser.add_argument("--cap-drop", action="append", default=[])
+    parser.add_argument("--user", type=int, default=0)
+    parser.add_argument("--no-new-privileges", action="store_true")
+    parser.add_argument("layers")
+    parser.add_argument("command", nargs="...")
+    wanted = parser.parse_args()
+    command, layers = wanted.command or SHOW, [os.path.abspath(layer) for layer in wanted.layers.split(":")]
+    keep = capabilities.mask(capabilities.choose(wanted.cap_add, wanted.cap_drop))
 
+    def contained() -> int:
+        for room in (uts, ipc, mnt):
+            room.enter()
+        uts.configure("box")
+        overlay.mount(layers, f"{place}/upper", f"{place}/work", f"{place}/root")
+        top = os.open(f"{place}/root", os.O_PATH)
+        mnt.attach(mnt.make(PROC), top, "/proc")
+        mnt.attach(mnt.make(DEV), top, "/dev")
+        mnt.make_devices(top)
+        mnt.pivot(top)
+        give_up(keep, wanted.user, wanted.no_new_privileges)
+        code = process.become(command)
+        print(f"container.py: {command[0]}: {'not found' if code == 127 else 'cannot be executed'}", file=sys.stderr)
+        return code
 
-def main(arguments: list[str]) -> int:
-    words: dict[str, list[str]] = {"--cap-add": [], "--cap-drop": [], "--user": ["0"], "--no-new-privileges": []}
-    while arguments and arguments[0] in words:
-        name = arguments.pop(0)
-        if name != "--no-new-privileges" and not arguments:
-            sys.exit(f"container.py: {name} wants a value")
-        words[name].append("yes" if name == "--no-new-privileges" else arguments.pop(0))
-    if not arguments or arguments[0].startswith("--"):
-        sys.exit("container.py wants a LAYER; its options are " + ", ".join(words))
-    layers, command = [os.path.abspath(layer) for layer in arguments[0].split(":")], arguments[1:] or SHOW
-    for layer in layers:
-        if not os.path.isdir(layer):
-            sys.exit(f"container.py: {layer} is no directory: LAYER comes before the command, / is this machine's own")
-    if not words["--user"][-1].isdecimal():
-        sys.exit("container.py: --user wants the number of a user, as `id -u` prints it")
-    try:
-        keep = capabilities.mask(capabilities.choose(words["--cap-add"], words["--cap-drop"]))
-    except MinirtError as error:
-        sys.exit(f"container.py: {error}")
-    place = tempfile.mkdtemp(prefix="minirt-")
-    for name in ("upper", "work", "root"):
-        os.mkdir(f"{place}/{name}", 0o755)
-    child, _ = pid.birth()
-    if not child:
-        try:
-            build_walls(layers, place)
-            give_up(keep, int(words["--user"][-1]), bool(words["--no-new-privileges"]))
-            os.execvp(command[0], command)
-        except Exception as error:
-            print(f"container.py: {error}", file=sys.stderr)
-        os._exit(125)
-    code = process.wait(child)
-    shutil.rmtree(place)
-    return code
+    with tempfile.TemporaryDirectory(prefix="minirt-") as place:
+        for name in ("upper", "work", "root"):
+            os.mkdir(f"{place}/{name}", 0o755)
+        return process.wait(process.fork_call(contained, fork=lambda: pid.birth()[0]))
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.excepthook = lambda kind, error, trace: print("container.py:", errors.told(error)[1], file=sys.stderr)
+    sys.exit(main())

@@ -6,13 +6,11 @@ ROOTFS is a directory with all that the command needs, or / for a view of this m
 Docker's form; without one it is Docker's own policy. New in it: the filter, loaded just before the capabilities go.
 """
 
-import os
 import sys
-import warnings  # noqa: F401  os.execvp imports it, and in another root there is no Python to import from
+from argparse import SUPPRESS, ArgumentParser, RawTextHelpFormatter
 
-from minirt import capabilities
-from minirt.errors import MinirtError
-from minirt.kernel import mount, process
+from minirt import capabilities, errors
+from minirt.kernel import process
 from minirt.namespaces import ipc, mnt, pid, uts
 from minirt.seccomp import bpf, compiler, filter, policy, profile
 
@@ -20,48 +18,36 @@ PROC = {"type": "proc", "options": ["nosuid", "nodev", "noexec"]}
 SHOW = ["sh", "-c", "grep Seccomp: /proc/self/status; unshare --uts true"]
 
 
-def become(command: list[str], directory: str, assembled: bytes) -> None:
-    """In the child: build the walls, load the filter, drop the capabilities, become the command."""
-    for room in (uts, ipc, mnt):
-        room.enter()
-    uts.configure("box")
-    place = os.open(directory, os.O_PATH | os.O_DIRECTORY)
-    root = mount.clone("", place, recursive=True)
-    mount.move_mount(root, place)
-    mnt.attach(mnt.make(PROC), root, "/proc")
-    mnt.pivot(root)
-    keep = capabilities.mask(capabilities.DEFAULT)
-    capabilities.limit(keep)
-    if assembled:
-        filter.install(assembled)
-    capabilities.set_sets(keep, keep, 0)
-    os.execvp(command[0], command)
+def main() -> int:
+    parser = ArgumentParser("container.py", SUPPRESS, __doc__, formatter_class=RawTextHelpFormatter)
+    parser.add_argument("--profile", metavar="FILE")
+    parser.add_argument("--unconfined", action="store_true")
+    parser.add_argument("rootfs", nargs="?", default="/")
+    parser.add_argument("command", nargs="...")
+    wanted = parser.parse_args()
+    command = wanted.command or SHOW
+    chosen = profile.read(wanted.profile) if wanted.profile else policy.BUILTIN
+    assembled = bpf.assemble(compiler.program(chosen, capabilities.DEFAULT))
 
+    def contained() -> int:
+        for room in (uts, ipc, mnt):
+            room.enter()
+        uts.configure("box")
+        root = mnt.bind_root(wanted.rootfs)
+        mnt.attach(mnt.make(PROC), root, "/proc")
+        mnt.pivot(root)
+        keep = capabilities.mask(capabilities.DEFAULT)
+        capabilities.limit(keep)
+        if not wanted.unconfined:
+            filter.install(assembled)
+        capabilities.set_sets(keep, keep, 0)
+        code = process.become(command)
+        print(f"container.py: {command[0]}: {'not found' if code == 127 else 'cannot be executed'}", file=sys.stderr)
+        return code
 
-def main(arguments: list[str]) -> int:
-    chosen = policy.BUILTIN
-    while arguments and arguments[0].startswith("--"):
-        option = arguments.pop(0)
-        if option not in ("--profile", "--unconfined"):
-            sys.exit(f"container.py does not know {option}")
-        try:
-            chosen = profile.read((arguments or [""]).pop(0)) if option == "--profile" else {}
-        except MinirtError as error:
-            sys.exit(f"container.py: {error}")
-    directory, command = (arguments or ["/"])[0], arguments[1:] or SHOW
-    if not os.path.isdir(directory):
-        sys.exit(f"container.py: {directory} is no directory: ROOTFS comes before the command, / is this machine's own")
-    code = compiler.program(chosen, capabilities.DEFAULT) if chosen else []
-    assembled = bpf.assemble(code)
-    child, _ = pid.birth()
-    if not child:
-        try:
-            become(command, directory, assembled)
-        except Exception as error:
-            print(f"container.py: {error}", file=sys.stderr)
-        os._exit(125)
-    return process.wait(child)
+    return process.wait(process.fork_call(contained, fork=lambda: pid.birth()[0]))
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.excepthook = lambda kind, error, trace: print("container.py:", errors.told(error)[1], file=sys.stderr)
+    sys.exit(main())

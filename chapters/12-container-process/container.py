@@ -10,9 +10,9 @@ New in it: nothing is left to do by hand; what the earlier chapters did line by 
 
 import os
 import sys
+from argparse import SUPPRESS, ArgumentParser, RawTextHelpFormatter
 
-from minirt import state
-from minirt.errors import MinirtError
+from minirt import errors, state
 from minirt.kernel import process
 from minirt.process import handle, join, launch, spec
 
@@ -29,33 +29,24 @@ def attend(started: handle.Handle) -> int:
     return process.exit_code(started.wait())
 
 
-def main(arguments: list[str]) -> int:
-    options = {"--spec": "", "--terminal": "", "--user": "0:0", "--join": ""}
-    while arguments and arguments[0] in options:
-        name = arguments.pop(0)
-        if name in ("--user", "--join") and not arguments:
-            sys.exit(f"container.py: {name} wants a value")
-        options[name] = arguments.pop(0) if name in ("--user", "--join") else "yes"
-    if arguments and arguments[0].startswith("--"):
-        sys.exit(f"container.py does not know {arguments[0]}")
-    root = "/" if options["--join"] else (arguments or ["/"]).pop(0)
-    if not os.path.isdir(root):
-        sys.exit(f"container.py: {root} is no directory: ROOTFS comes before the command, / is this machine's own")
-    wanted = spec.default(arguments or SHOW, root, "box")
-    wanted["process"] |= {"terminal": bool(options["--terminal"]), "user": {"name": options["--user"]}}
-    if options["--spec"]:
-        print(state.dumps(wanted, indent=2))
+def main() -> int:
+    parser = ArgumentParser("container.py", SUPPRESS, __doc__, formatter_class=RawTextHelpFormatter)
+    parser.add_argument("--spec", action="store_true")
+    parser.add_argument("--terminal", action="store_true")
+    parser.add_argument("--user", default="0:0")
+    parser.add_argument("--join", metavar="PID", type=int)
+    parser.add_argument("words", nargs="...")
+    wanted = parser.parse_args()
+    root = "/" if wanted.join else (wanted.words or ["/"]).pop(0)
+    plan = spec.default(wanted.words or SHOW, root, "box")
+    plan["process"] |= {"terminal": wanted.terminal, "user": {"name": wanted.user}}
+    if wanted.spec:
+        print(state.dumps(plan, indent=2))
         return 0
-    if options["--join"]:
-        try:
-            waiting: handle.Handle = join.prepare(os.pidfd_open(int(options["--join"])), wanted)
-        except (OSError, OverflowError, ValueError):
-            sys.exit("container.py: --join wants the number of a running process, as `ps` prints it")
-    else:
-        waiting = launch.prepare(wanted)
+    waiting = join.prepare(os.pidfd_open(wanted.join), plan) if wanted.join else launch.prepare(plan)
     try:
         waiting.start()
-    except MinirtError as error:
+    except errors.MinirtError as error:
         print(f"container.py: {error}", file=sys.stderr)
         waiting.kill()
         waiting.wait()
@@ -64,4 +55,5 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.excepthook = lambda kind, error, trace: print("container.py:", errors.told(error)[1], file=sys.stderr)
+    sys.exit(main())

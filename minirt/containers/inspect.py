@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from minirt import state
 from minirt.containers import record
-from minirt.process import spec
+from minirt.namespaces import mnt
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -138,8 +138,8 @@ def host_config(host: dict[str, Any]) -> dict[str, Any]:
         "CapAdd": host["CapAdd"] or None,
         "CapDrop": host["CapDrop"] or None,
         "SecurityOpt": host["SecurityOpt"] or ([] if "MaskedPaths" in host else None),
-        "MaskedPaths": None if host["Privileged"] else host.get("MaskedPaths", list(spec.MASKED_PATHS)),
-        "ReadonlyPaths": None if host["Privileged"] else host.get("ReadonlyPaths", list(spec.READONLY_PATHS)),
+        "MaskedPaths": None if host["Privileged"] else host.get("MaskedPaths", list(mnt.MASKED_PATHS)),
+        "ReadonlyPaths": None if host["Privileged"] else host.get("ReadonlyPaths", list(mnt.READONLY_PATHS)),
     }
 
 

@@ -15,7 +15,7 @@ from minirt import state
 from minirt.cgroups import devices
 from minirt.containers import powers, record
 from minirt.errors import ConflictError, MinirtError
-from minirt.namespaces import sysctl
+from minirt.namespaces import mnt, sysctl
 from minirt.process import spec as specs
 
 TYPE_CHECKING = False
@@ -65,8 +65,8 @@ def specification(container: record.Container) -> dict[str, Any]:
         "linux": {
             "namespaces": namespaces(host),
             "devices": [],
-            "maskedPaths": host.get("MaskedPaths", [*specs.MASKED_PATHS, *thermal_throttles()]),
-            "readonlyPaths": host.get("ReadonlyPaths", list(specs.READONLY_PATHS)),
+            "maskedPaths": host.get("MaskedPaths", [*mnt.MASKED_PATHS, *thermal_throttles()]),
+            "readonlyPaths": host.get("ReadonlyPaths", list(mnt.READONLY_PATHS)),
             "sysctl": settings(host),
             "seccomp": powers.seccomp(host),
             "cgroupsPath": f"/{container.group_name}",

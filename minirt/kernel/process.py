@@ -35,15 +35,16 @@ PR_SET_NAME = 15
 AT_EMPTY_PATH = 0x1000            # <linux/fcntl.h>: what the descriptor itself refers to
 
 
-def fork_call(function: Callable[[], int | None]) -> int:
+def fork_call(function: Callable[[], int | None], fork: Callable[[], int] = os.fork) -> int:
     """Fork; in the child call `function` and end with the number it returns (None counts as 0); return the child's pid.
 
-    fork(2) returns twice: 0 in the child, the child's pid in the parent. The child must never come back to the caller,
-    whatever happens: it ends by `os._exit`, which skips what the parent has planned for its own end (`finally`,
-    `atexit`, output that is still in a buffer). An exception of `function` ends the child with 1, after its traceback
-    was printed on stderr (`sys.excepthook` does that). Sources: fork(2), _exit(2).
+    `fork()` forks: os.fork, or what returns as that does (chapter 03 has one). Like fork(2) it returns twice: 0 in the
+    child, the child's pid in the parent. The child must never come back to the caller, whatever happens: it ends by
+    `os._exit`, which skips what the parent has planned for its own end (`finally`, `atexit`, output that is still in a
+    buffer). An exception of `function` ends the child with 1, after its traceback was printed on stderr
+    (`sys.excepthook` does that). Sources: fork(2), _exit(2).
     """
-    pid = os.fork()
+    pid = fork()
     if pid:
         return pid
     code = 1
@@ -138,6 +139,25 @@ def set_name(name: str) -> None:
 def close_from(first: int) -> None:
     """Close every descriptor from `first` on (close_range(2))."""
     syscalls.call("close_range", first, 0xFFFFFFFF, 0)
+
+
+def become(command: Sequence[str]) -> int:
+    """Become the program `command[0]`, with these arguments: where it has no slash, the first one of that name in the
+    directories of $PATH.
+
+    Returns only if that fails, and then the exit code that a shell has for it: 127 when there is no such program, 126
+    when there is one that cannot be executed. Sources: execve(2), bash(1) "COMMAND EXECUTION".
+    """
+    name, code = command[0], 127
+    directories = [""] if "/" in name else [f"{each or '.'}/" for each in os.environ.get("PATH", os.defpath).split(":")]
+    for directory in directories:
+        try:
+            os.execv(directory + name, [*command])
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError:
+            code = 126
+    return code
 
 
 def execute(program: int, argv: Sequence[str], env: Sequence[str]) -> None:

@@ -47,6 +47,13 @@ LINKS = (
     ("fd", "/proc/self/fd"), ("stdin", "/proc/self/fd/0"), ("stdout", "/proc/self/fd/1"), ("stderr", "/proc/self/fd/2"),
     ("core", "/proc/kcore"), ("ptmx", "pts/ptmx"),
 )
+# What Docker hides of the machine's /proc and /sys, and what of it may be read only.
+MASKED_PATHS = (
+    "/proc/asound", "/proc/acpi", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
+    "/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware",
+    "/sys/devices/virtual/powercap",
+)
+READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 
 
 @trace.narrated(CHAPTER, "enter a mount namespace of its own, and stop sharing mounts with the machine",
@@ -61,6 +68,17 @@ def enter() -> None:
     """
     syscalls.unshare(CLONE_NEWNS)
     syscalls.mount(None, "/", None, mount.MS_REC | mount.MS_PRIVATE)
+
+
+@trace.narrated(CHAPTER, "make {directory} a mount, so that it can become the root", "open_tree(); move_mount()")
+def bind_root(directory: str, tree: int = -1) -> int:
+    """Make `directory` a mount, since pivot_root(2) takes nothing else: bind it onto itself, with all that is mounted
+    below it, or put the detached mount `tree` there. Return a descriptor of its top. Raises OSError. open_tree(2)."""
+    place = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    root = tree if tree >= 0 else mount.clone("", place, recursive=True)
+    mount.move_mount(root, place)
+    os.close(place)
+    return root
 
 
 @trace.narrated(CHAPTER, "clone {source} for a bind mount", "open_tree({source!r}, OPEN_TREE_CLONE)")
@@ -233,6 +251,14 @@ def make_read_only(root: int, path: str) -> None:
     mount.move_mount(tree, target)
     os.close(tree)
     os.close(target)
+
+
+def cover(root: int, masked: Iterable[str] = MASKED_PATHS, readonly: Iterable[str] = READONLY_PATHS) -> None:
+    """Hide what is at the paths `masked` below `root`, and make what is at `readonly` read-only. Raises OSError."""
+    for path in masked:
+        mask(root, path)
+    for path in readonly:
+        make_read_only(root, path)
 
 
 @trace.narrated(CHAPTER, "make that the root, and detach the old one",

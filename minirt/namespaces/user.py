@@ -139,14 +139,7 @@ def write_by_helper(program: str, pid: int, mapping: Map) -> int:
     and checks every range against /etc/subuid or /etc/subgid. Returns its exit code; 127 when it is not installed.
     newuidmap(1)."""
     words = [program, str(pid), *(str(number) for each in mapping for number in each)]
-
-    def run() -> int:
-        try:
-            os.execvp(program, words)
-        except FileNotFoundError:
-            return 127
-
-    return process.wait(process.fork_call(run))
+    return process.wait(process.fork_call(lambda: process.become(words)))
 
 
 @trace.narrated(CHAPTER, "become root of the user namespace", "setresgid(0, 0, 0); setresuid(0, 0, 0)")

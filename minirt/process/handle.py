@@ -190,7 +190,7 @@ def pass_gate() -> bytes | None:
 
 def tell_failure(error: BaseException) -> None:
     """In the child: report why it cannot become its command."""
-    os.write(REPORT, state.dumps({"failed": told(error)}).encode() + b"\n")
+    os.write(REPORT, state.dumps({"failed": errors.told(error)}).encode() + b"\n")
 
 
 def send_master(master: int) -> None:
@@ -225,19 +225,6 @@ def take_terminal(slave: int, control: bool = False) -> None:
         from minirt.process import terminal
 
         terminal.control(0)
-
-
-def told(error: BaseException) -> list[Any]:
-    """An exception of the child as [exit code, sentence], for the report."""
-    if isinstance(error, errors.MinirtError):
-        return [error.exit_code, str(error)]
-    if isinstance(error, NotImplementedError):
-        return [125, str(error)]
-    if isinstance(error, OSError):
-        what = f"{error.strerror}: {error.filename}" if error.filename else str(error.strerror or error)
-        doing = "".join(f"{note}: " for note in getattr(error, "__notes__", [])[:1])
-        return [125, doing + what]
-    return [125, f"{type(error).__name__}: {error} ({errors.place_of(error)})"]
 
 
 def failure(code: int, sentence: str) -> errors.MinirtError:

@@ -181,11 +181,8 @@ def build_root(spec: dict[str, Any], sources: list[int], hierarchies: Sequence[s
         overlay.stack(layers["lower"], layers["upper"], layers["work"], spec["root"]["path"], layers["layers"],
                       overlay.USER_WORDS if mapped else "")
         root = os.open(spec["root"]["path"], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    else:  # pivot_root wants a mount: bind the directory onto itself
-        place = os.open(spec["root"]["path"], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        root = spec["root"]["tree"] if "tree" in spec["root"] else mount.clone("", place, recursive=True)
-        mount.move_mount(root, place)
-        os.close(place)
+    else:
+        root = mnt.bind_root(spec["root"]["path"], spec["root"].get("tree", -1))
     for entry, source in zip(spec["mounts"], sources, strict=True):
         if entry["type"] == "cgroup":
             if hierarchies:
@@ -219,9 +216,6 @@ def make(entry: dict[str, Any], mapped: bool = False) -> int:
 def finish_root(spec: dict[str, Any], root: int) -> None:
     """What comes after all mounts: settings, masks, read-only paths, and at last the root itself, if it is to be."""
     sysctl.configure(root, spec["linux"].get("sysctl", {}))
-    for path in spec["linux"].get("maskedPaths", ()):
-        mnt.mask(root, path)
-    for path in spec["linux"].get("readonlyPaths", ()):
-        mnt.make_read_only(root, path)
+    mnt.cover(root, spec["linux"].get("maskedPaths", ()), spec["linux"].get("readonlyPaths", ()))
     attributes = [word for word, field in (("ro", "readonly"), ("nodev", "nodev")) if spec["root"].get(field)]
     mount.mount_setattr(paths.open_in_root(root, "/", os.O_PATH), *mount.attribute_bits(attributes))

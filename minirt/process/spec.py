@@ -19,6 +19,7 @@ The tables are Docker's defaults.
 from __future__ import annotations
 
 from minirt import capabilities
+from minirt.namespaces import mnt
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,13 +46,6 @@ MOUNTS: tuple[dict[str, Any], ...] = (
      "options": ["nosuid", "noexec", "nodev", "mode=1777", "size=67108864"]},
 )
 
-MASKED_PATHS = (
-    "/proc/asound", "/proc/acpi", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
-    "/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware",
-    "/sys/devices/virtual/powercap",
-)
-READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
-
 
 def default(args: Sequence[str], root: str, hostname: str = "minirt") -> Spec:
     """The specification of a process that runs `args` in the directory `root`, with Docker's mounts and masks."""
@@ -63,7 +57,7 @@ def default(args: Sequence[str], root: str, hostname: str = "minirt") -> Spec:
         "hostname": hostname,
         "mounts": [dict(mount) for mount in MOUNTS],
         "linux": {"namespaces": [{"type": kind} for kind in NAMESPACES],
-                  "maskedPaths": list(MASKED_PATHS), "readonlyPaths": list(READONLY_PATHS),
+                  "maskedPaths": list(mnt.MASKED_PATHS), "readonlyPaths": list(mnt.READONLY_PATHS),
                   "seccomp": {"profile": "builtin"}},
     }
 

@@ -92,6 +92,22 @@ def test_the_child_ends_with_the_functions_number_and_none_is_0() -> None:
 
 
 @pytest.mark.exercise(FORK)
+def test_it_forks_by_the_fork_it_was_given() -> None:
+    asked: list[int] = []
+
+    def fork_told() -> int:
+        asked.append(os.getpid())
+        return os.fork()
+
+    pid = process.fork_call(lambda: len(asked), fork=fork_told)
+    assert asked == [os.getpid()], (
+        f"the `fork` that it was given was called {len(asked)} times, and must be called once: it stands for os.fork, "
+        "and in chapter 03 it makes a child that os.fork could not"
+    )
+    assert raw_status(pid) == 1 << 8
+
+
+@pytest.mark.exercise(FORK)
 def test_an_exception_ends_the_child_with_1_and_is_shown() -> None:
     theirs, ours = os.pipe()
 
@@ -435,3 +451,19 @@ def test_the_container_program_returns_how_the_command_ended(container: Callable
     ran = container("sh", "-c", "echo here; exit 41")
     assert (ran.status, ran.stdout) == (41, "here\n")
     assert container("sh", "-c", "kill -KILL $$").status == 137
+
+
+def test_the_container_program_tells_what_it_cannot_run(container: Callable[..., Any]) -> None:
+    ran = container("no-such-command")
+    assert (ran.status, ran.stderr) == (127, "container.py: no-such-command: not found\n")
+    ran = container("/etc/passwd")
+    assert (ran.status, ran.stderr) == (126, "container.py: /etc/passwd: cannot be executed\n")
+
+
+def test_a_program_is_searched_for_along_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "refused").write_text("not for anybody to execute")
+    (tmp_path / "answer").write_text("#!/bin/sh\nexit 42\n")
+    (tmp_path / "answer").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}/nowhere:{tmp_path}/refused:{tmp_path}:/usr/bin:/bin")
+    for command, code in (("answer", 42), ("refused", 126), ("nothing", 127), ("./answer", 127)):
+        assert process.wait(process.fork_call(lambda word=command: process.become([word]))) == code, command

@@ -151,3 +151,10 @@ def test_the_container_program_names_its_host(container: Callable[..., Any]) -> 
 def test_the_container_program_returns_the_commands_exit_code(container: Callable[..., Any]) -> None:
     assert container("sh", "-c", "exit 41").status == 41
     assert container("sh", "-c", "kill -TERM $$").status == 143
+
+
+def test_the_container_program_tells_what_it_cannot_run(container: Callable[..., Any]) -> None:
+    ran = container("no-such-command")
+    assert (ran.status, ran.stderr) == (127, "container.py: no-such-command: not found\n")
+    ran = container("/etc/passwd")
+    assert (ran.status, ran.stderr) == (126, "container.py: /etc/passwd: cannot be executed\n")

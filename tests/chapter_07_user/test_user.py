@@ -428,3 +428,10 @@ def test_the_container_program_shows_who_its_root_is(container: Callable[..., An
     assert lines[1].split() == ["0", "1000", "1"]
     assert done.status == 2 or done.status == 1
     assert "ermission denied" in done.stderr
+
+
+def test_the_container_program_tells_what_it_cannot_run(container: Callable[..., Any]) -> None:
+    ran = container("/", "no-such-command")
+    assert (ran.status, ran.stderr) == (127, "container.py: no-such-command: not found\n")
+    ran = container("/", "/etc/passwd")
+    assert (ran.status, ran.stderr) == (126, "container.py: /etc/passwd: cannot be executed\n")

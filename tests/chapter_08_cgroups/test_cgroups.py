@@ -601,3 +601,11 @@ def test_where_processes_live_they_move_to_a_leaf(top: Path) -> None:
     os.kill(pid, 9)
     os.waitpid(pid, 0)
     v2.remove(str(path))
+
+
+def test_the_container_program_tells_what_it_cannot_run(
+        container: Callable[..., Any], top: Path, tidy: None) -> None:
+    ran = container("/", "no-such-command")
+    assert (ran.status, ran.stderr) == (127, "container.py: no-such-command: not found\n")
+    ran = container("/", "/etc/passwd")
+    assert (ran.status, ran.stderr) == (126, "container.py: /etc/passwd: cannot be executed\n")

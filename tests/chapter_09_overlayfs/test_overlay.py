@@ -292,3 +292,10 @@ def test_two_containers_share_a_layer_and_no_change(
     first = container(str(layer), "sh", "-c", "echo mine > /etc/motd; read line < /etc/motd; echo $line")
     second = container(str(layer), "sh", "-c", "read line < /etc/motd; echo $line")
     assert (first.stdout, second.stdout) == ("mine\n", "hello\n"), first.stderr + second.stderr
+
+
+def test_the_container_program_tells_what_it_cannot_run(container: Callable[..., Any]) -> None:
+    ran = container("/", "no-such-command")
+    assert (ran.status, ran.stderr) == (127, "container.py: no-such-command: not found\n")
+    ran = container("/", "/etc/passwd")
+    assert (ran.status, ran.stderr) == (126, "container.py: /etc/passwd: cannot be executed\n")

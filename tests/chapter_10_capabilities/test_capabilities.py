@@ -438,3 +438,10 @@ def test_the_container_program_answers_wrong_use_with_a_sentence(container: Call
     for wrong in ([], ["--cap-add"], ["--user", "bob", "/"], ["/nowhere", "true"]):
         ran = container(*wrong)
         assert ran.status and ran.stderr.startswith("container.py") and ran.stderr.count("\n") == 1, ran
+
+
+def test_the_container_program_tells_what_it_cannot_run(container: Callable[..., Any]) -> None:
+    ran = container("/", "no-such-command")
+    assert (ran.status, ran.stderr) == (127, "container.py: no-such-command: not found\n")
+    ran = container("/", "/etc/passwd")
+    assert (ran.status, ran.stderr) == (126, "container.py: /etc/passwd: cannot be executed\n")

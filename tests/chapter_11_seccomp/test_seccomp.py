@@ -313,3 +313,10 @@ def test_the_container_program_is_behind_the_filter(container: Callable[..., Any
     assert "Seccomp:\t2" in ran.stdout and "out" not in ran.stdout
     ran = container("--unconfined", "/", "sh", "-c", "grep Seccomp: /proc/self/status")
     assert "Seccomp:\t0" in ran.stdout, ran.stderr
+
+
+def test_the_container_program_tells_what_it_cannot_run(container: Callable[..., Any]) -> None:
+    ran = container("/", "no-such-command")
+    assert (ran.status, ran.stderr) == (127, "container.py: no-such-command: not found\n")
+    ran = container("/", "/etc/passwd")
+    assert (ran.status, ran.stderr) == (126, "container.py: /etc/passwd: cannot be executed\n")

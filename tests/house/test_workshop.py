@@ -11,6 +11,7 @@ import pwd
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -402,7 +403,8 @@ def test_a_workspace_that_others_can_write_is_not_run(
 def test_a_private_group_and_a_sticky_directory_are_trusted(
     learner: Learner, which: Callable[[], subprocess.CompletedProcess[str]]
 ) -> None:
-    elsewhere = Path("/tmp/mine")
+    elsewhere = Path(tempfile.mkdtemp(dir="/tmp")) / "mine"
+    shutil.chown(elsewhere.parent, "learner")
     learner("--workspace", str(elsewhere), "start", "2")
     file = elsewhere / "minirt/namespaces/uts.py"
     assert file.stat().st_mode & 0o020, "umask 0002 lets the user's own group write"
