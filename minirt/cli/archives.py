@@ -7,6 +7,7 @@ import os
 from minirt.cli import format as formats
 from minirt.cli.options import PROGRAM, Command, Option, Options
 from minirt.errors import MinirtError
+from minirt.images import platforms
 
 FORMATS = ("docker-archive", "oci-archive")
 
@@ -17,7 +18,7 @@ def load(options: Options) -> int:
 
     _tell_of_owners()
     lines = []
-    for image in load_archive(_source("load", options["input"] or "-", " with -i")):
+    for image in load_archive(_source("load", options["input"] or "-", " with -i"), options["platform"]):
         lines += [f"The image {name} already exists, renaming the old one with ID {before} to empty string"
                   for name, before in image.displaced]
         lines += [f"Loaded image: {name}" for name in image.names] or [f"Loaded image ID: {image.id}"]
@@ -90,6 +91,8 @@ COMMANDS = {
         "Load an image from a tar archive or STDIN",
         (
             Option("input", "string", "Read from tar archive file, instead of STDIN", short="i"),
+            Option("platform", "string", "Load only what is made for this platform (e.g. linux/amd64)",
+                   check=platforms.parse),
             Option("quiet", help="Suppress the load output", short="q"),
         ),
         action=load,
@@ -104,7 +107,7 @@ COMMANDS = {
             Option("format", "string", "Form of the archive: docker-archive, which is an OCI layout too, or "
                    "oci-archive", default=FORMATS[0], check=_known_format),
             Option("output", "string", "Write to a file, instead of STDOUT", short="o"),
-            Option("platform", "string", "Save only the given platform (e.g. linux/amd64)"),
+            Option("platform", "string", "Save only the given platform (e.g. linux/amd64)", check=platforms.parse),
         ),
         action=save,
         minimum=1,
@@ -117,7 +120,8 @@ COMMANDS = {
         (
             Option("change", "list", "Apply Dockerfile instruction to the created image", short="c"),
             Option("message", "string", "Set commit message for imported image", short="m"),
-            Option("platform", "string", "Set platform if the image is made for another one"),
+            Option("platform", "string", "Set platform if the image is made for another one",
+                   check=platforms.parse),
         ),
         action=import_image,
         minimum=1,

@@ -83,8 +83,6 @@ FLAGS: dict[str, dict[str, tuple[str, int, str]]] = {
     "rm": {"link": ("l", 15, "")},
     "push": {"platform": ("", 0, "an image is pushed as it is stored, of one platform")},
     "pull": {"disable-content-trust": ("", 0, TRUST)},
-    "load": {"platform": ("", 0, PLATFORM)},
-    "rmi": {"platform": ("", 0, PLATFORM)},
 }
 
 # command: (chapter, reason where no chapter brings it)

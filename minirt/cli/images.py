@@ -9,6 +9,7 @@ from minirt import units
 from minirt.cli import format as formats
 from minirt.cli.options import PROGRAM, Command, Option, Options
 from minirt.errors import BadInputError, MinirtError, NotFoundError
+from minirt.images import platforms
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def _tree(stored: list[Stored], options: Options, patterns: list[str]) -> int:
         names = names if image.references else ["<untagged>"]
         numbers = (units.human_size(room.whole(image)), units.human_size(room.content(image)),
                    "U" if usage.users(image) else "")
-        platform = "/".join(filter(None, (image.config.get(key) for key in ("os", "architecture", "variant"))))
+        platform = platforms.of(image.config)
         manifests = list(dict.fromkeys(each["digest"] for each in image.descriptors))
         lines += [(name, "", "", "", "") for name in names[:-1]]
         lines.append((names[-1], image.id[7:19], *numbers))
@@ -128,11 +129,13 @@ def row(image: Stored, repository: str, tag: str, digest: str, whole: bool) -> d
 
 def rmi(options: Options) -> int:
     """`minirt rmi`."""
-    from minirt.images import remove
+    from minirt.images import listing, remove
 
     code = 0
     for name in options.arguments:
         try:
+            if options["platform"]:
+                platforms.check(listing.get(name).config, name, *options["platform"])
             formats.show("".join(line + "\n" for line in remove.remove(name, force=options["force"])))
         except MinirtError as error:
             os.write(2, f"{PROGRAM}: {error}\n".encode("utf-8", "surrogateescape"))
@@ -160,10 +163,10 @@ def inspect_image(options: Options) -> int:
 def history(options: Options) -> int:
     """`minirt history`."""
     from minirt.images import history as steps
-    from minirt.images import inspect, listing
+    from minirt.images import listing
 
     image = listing.get(options.arguments[0])
-    inspect.check_platform(image.config, options.arguments[0], options["platform"])
+    platforms.check(image.config, options.arguments[0], options["platform"])
     human, whole = options["human"], options["no-trunc"]
     rows = []
     for step in steps.history(image):
@@ -237,6 +240,8 @@ COMMANDS = {
         (
             Option("force", help="Force removal of the image", short="f"),
             Option("no-prune", help="Do not delete untagged parents (there are none here)"),
+            Option("platform", "list", "Remove the image only if it is made for one of these platforms",
+                   check=platforms.parse),
         ),
         action=rmi,
         minimum=1,
@@ -257,7 +262,8 @@ COMMANDS = {
         "Display detailed information on one or more images",
         (
             Option("format", "string", "Format output: 'json' or a template", short="f"),
-            Option("platform", "string", "Inspect the image only if it is made for this platform"),
+            Option("platform", "string", "Inspect the image only if it is made for this platform",
+                   check=platforms.parse),
         ),
         action=inspect_image,
         minimum=1,
@@ -270,7 +276,8 @@ COMMANDS = {
             Option("format", "string", "Format output: 'table', 'table TEMPLATE', 'json' or a template"),
             Option("human", help="Print sizes and dates in human readable format", short="H", default=True),
             Option("no-trunc", help="Don't truncate output"),
-            Option("platform", "string", "Show the history only if the image is made for this platform"),
+            Option("platform", "string", "Show the history only if the image is made for this platform",
+                   check=platforms.parse),
             Option("quiet", help="Only show image IDs", short="q"),
         ),
         action=history,

@@ -7,6 +7,7 @@ import os
 from minirt.cli import format as formats
 from minirt.cli.options import Command, Option, Options
 from minirt.errors import MinirtError, UsageError
+from minirt.images import platforms
 
 
 def _prepare() -> None:
@@ -116,24 +117,8 @@ def inspect_manifest(options: Options) -> int:
     return 0
 
 
-def _platform(text: str) -> str:
-    """A platform as images name it: a machine alone is one with Linux, and the kernel's names are understood too."""
-    from minirt.images import documents
-
-    machines = {"x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64", "armhf": "arm", "i386": "386"}
-    known = {*machines, *machines.values(), "ppc64le", "riscv64", "s390x", "mips64le", "loong64"}
-    system, _, machine = text.partition("/")
-    if system in known:
-        system, machine = "linux", text
-    machine, _, variant = (machine or documents.architecture()).partition("/")
-    if system not in ("linux", "windows", "freebsd", "darwin") or not machine:
-        raise ValueError(f'"{text}": unknown operating system or architecture: give OS/ARCHITECTURE, as linux/arm64')
-    machine = machines.get(machine, machine)
-    return "/".join(filter(None, (system, machine, "" if (machine, variant) == ("arm64", "v8") else variant)))
-
-
 PLATFORM = Option("platform", "string", "Set platform if server is multi-platform capable: OS/ARCHITECTURE",
-                  check=_platform, chapter=14)
+                  check=platforms.parse, chapter=14)
 
 COMMANDS = {
     "pull": Command(

@@ -20,8 +20,8 @@ import hashlib
 import os
 
 from minirt import state
-from minirt.errors import BadInputError, MinirtError
-from minirt.images import blobs, documents, reference, streams, tar
+from minirt.errors import BadInputError, MinirtError, NotFoundError
+from minirt.images import blobs, documents, platforms, reference, streams, tar
 from minirt.images.assemble import Image
 from minirt.images.changeset import HARD_LINK, REGULAR, SYMLINK, show, split
 
@@ -188,15 +188,19 @@ def _is_plain_file(descriptor: int) -> bool:
 
 # -- the two forms ---------------------------------------------------------------------------------------------------
 
-def images(archive: Archive) -> list[Image]:
-    """The images in an archive, of whichever form. Raises BadInputError when it is of none, or broken."""
+def images(archive: Archive, platform: str = "") -> list[Image]:
+    """The images in an archive, of whichever form; with `platform`, those made for it ("" is this machine's, where one
+    image is made for several).
+
+    Raises BadInputError when the archive is of no form, or broken, NotFoundError when none of them is for the platform.
+    """
     try:
-        if "manifest.json" in archive:
+        if "manifest.json" in archive and not (platform and "index.json" in archive):  # it knows one platform only
             found = list(_docker(archive))
             if "index.json" in archive:  # `docker save` writes both since 2024
-                _keep_manifests(found, list(_oci(archive)))
+                _keep_manifests(found, list(_oci(archive, "")))
         elif "index.json" in archive:
-            found = list(_oci(archive))
+            found = list(_oci(archive, platform))
         elif "repositories" in archive:
             found = list(_repositories(archive))
         else:
@@ -205,7 +209,16 @@ def images(archive: Archive) -> list[Image]:
         raise BadInputError("the archive's documents do not have the form of an image") from None
     if not found:
         raise BadInputError("the archive holds no image: its list is empty")
-    return found
+    return _made_for(platform, found) if platform else found
+
+
+def _made_for(platform: str, images: list[Image]) -> list[Image]:
+    configs = [state.loads(each.config) for each in images]
+    fitting = [each for each, config in zip(images, configs, strict=True) if platforms.fits(config, platform)]
+    if not fitting:
+        offered = sorted(set(map(platforms.of, configs)))
+        raise NotFoundError(f"the archive holds no image for {platform}: what it holds is for {', '.join(offered)}")
+    return fitting
 
 
 def _docker(archive: Archive) -> Iterator[Image]:
@@ -224,11 +237,11 @@ def _docker(archive: Archive) -> Iterator[Image]:
         yield Image(config, layers, [_full_name(_text(tag)) for tag in item.get("RepoTags") or ()])
 
 
-def _oci(archive: Archive) -> Iterator[Image]:
+def _oci(archive: Archive, platform: str) -> Iterator[Image]:
     """An OCI image layout; several names of one manifest are several entries of its index."""
     found: dict[str, Image] = {}
     for descriptor in _list(_json(archive.read("index.json"), "index.json")["manifests"]):
-        chosen, _ = documents.follow(descriptor, lambda each: _json(_blob(archive, each), each["digest"]))
+        chosen, _ = documents.follow(descriptor, lambda each: _json(_blob(archive, each), each["digest"]), platform)
         digest = chosen["digest"]
         if digest not in found:
             found[digest] = _oci_image(archive, _blob(archive, chosen))

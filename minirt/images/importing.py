@@ -13,7 +13,7 @@ import time
 
 from minirt import state
 from minirt.errors import BadInputError, KernelError, MinirtError
-from minirt.images import archive, assemble, documents, instruction, reference, store, streams
+from minirt.images import archive, assemble, instruction, platforms, reference, store, streams
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,8 +57,8 @@ def _config(changes: Sequence[str], comment: str, platform: str) -> dict[str, An
     for change in changes:
         for line in change.splitlines():
             instruction.apply(settings, line)
-    system, _, machine = (platform or f"linux/{documents.architecture()}").partition("/")
-    architecture, _, variant = (machine or documents.architecture()).partition("/")
+    system, _, machine = platforms.parse(platform or "linux").partition("/")
+    architecture, _, variant = machine.partition("/")
     if system != "linux":
         raise BadInputError(f"operating system {system} is not supported: images here are made for linux")
     now = state.format_time(time.time_ns())

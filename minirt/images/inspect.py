@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from minirt import state
-from minirt.errors import NotFoundError
-from minirt.images import listing, reference
+from minirt.images import listing, platforms, reference
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ def inspect(name: str, platform: str = "") -> dict[str, Any]:
     Raises NotFoundError when there is none, or it is not made for `platform` (where that is given).
     """
     image = listing.get(name)
-    check_platform(image.config, name, platform)
+    platforms.check(image.config, name, platform)
     config = image.config
     return {
         "Id": image.id,
@@ -44,18 +43,6 @@ def inspect(name: str, platform: str = "") -> dict[str, Any]:
         "RootFS": {"Type": "layers", "Layers": (config.get("rootfs") or {}).get("diff_ids") or []},
         "Metadata": {"LastTagTime": "0001-01-01T00:00:00Z"},
     }
-
-
-def check_platform(config: dict[str, Any], name: str, platform: str) -> None:
-    """Raises NotFoundError unless an image with that configuration is made for `platform`, as "linux/amd64".
-
-    "" is any platform.
-    """
-    made = [config.get(key) or "" for key in ("os", "architecture", "variant")]
-    wanted = platform.split("/")
-    if platform and made[:len(wanted)] != wanted:
-        raise NotFoundError(f"image with reference {name} was found but does not provide the specified platform "
-                            f"({platform}): it is made for {'/'.join(filter(None, made))}")
 
 
 def digests(image: listing.Stored) -> list[str]:

@@ -19,18 +19,19 @@ if TYPE_CHECKING:
 CHAPTER = 13
 
 
-def load(descriptor: int) -> list[assemble.Loaded]:
-    """Load every image of the archive that `descriptor` (a file or a pipe) holds. All of them, or none.
+def load(descriptor: int, platform: str = "") -> list[assemble.Loaded]:
+    """Load every image of the archive that `descriptor` (a file or a pipe) holds: all of them, or none. With `platform`
+    ("linux/arm64"), those that are made for it; else of an image for several platforms this machine's.
 
-    Raises BadInputError for an archive that is broken, hostile or no image, KernelError for what this machine cannot
-    do; then the store is as it was.
+    Raises BadInputError for an archive that is broken, hostile or no image, NotFoundError when nothing in it is for the
+    platform, KernelError for what this machine cannot do; then the store is as it was.
     """
     owners = assemble.become_root()
     store.sweep()
     with store.Work() as work:
         try:
             trace.step(CHAPTER, "read what the archive holds: names, configs, layers", "read(archive)")
-            found = archive.images(archive.open_archive(descriptor, f"{work.path}/archive"))
+            found = archive.images(archive.open_archive(descriptor, f"{work.path}/archive"), platform)
             return assemble.take(work, found, owners, "load")
         except IsADirectoryError:
             raise BadInputError("a directory is no archive: give the file that `save` wrote") from None

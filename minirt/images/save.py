@@ -21,7 +21,7 @@ import stat
 
 from minirt import state
 from minirt.errors import BadInputError, KernelError, MinirtError
-from minirt.images import documents, inspect, listing, lookup, reference, store, streams, write
+from minirt.images import documents, listing, lookup, platforms, reference, store, streams, write
 from minirt.images.archive import CONTAINERD_NAME
 from minirt.images.changeset import Entry
 
@@ -145,7 +145,7 @@ def _meant(name: str, index: dict[str, Any]) -> list[tuple[dict[str, Any], str]]
 def _follow(name: str, descriptor: dict[str, Any], platform: str) -> Chosen:
     """The image behind an entry of the index, for a platform."""
     chosen, manifest = documents.follow(descriptor, lambda each: lookup.read_blob(each["digest"]), platform)
-    inspect.check_platform(lookup.read_blob(manifest["config"]["digest"]), name, platform)
+    platforms.check(lookup.read_blob(manifest["config"]["digest"]), name, platform)
     return Chosen(chosen, manifest)
 
 

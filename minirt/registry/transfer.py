@@ -12,7 +12,7 @@ from typing import Any
 
 from minirt import events, state
 from minirt.errors import BadInputError, KernelError, MinirtError, NotFoundError
-from minirt.images import archive, assemble, documents, inspect, lookup, reference, store
+from minirt.images import archive, assemble, documents, lookup, platforms, reference, store
 from minirt.images.reference import Reference
 from minirt.registry import hosts, pull, push
 from minirt.registry.client import ACCEPT, Manifest, Registry, RegistryError, pulling, pushing
@@ -88,7 +88,7 @@ def pull_image(name: Reference, platform: str, progress: Progress, registry: Reg
         raise told(error, name) from None
     if found.top is found.manifest:  # of an index, the right entry was chosen
         try:
-            inspect.check_platform(state.loads(config), name.familiar(), platform)
+            platforms.check(state.loads(config), name.familiar(), platform)
         except NotFoundError as error:
             progress.line(f"WARNING: {error}")
     fresh = not _has(name, found.top.digest, found.manifest.digest)
