@@ -58,10 +58,11 @@ class Option:
     """One option of a command.
 
     `long`: its name without dashes. `kind`: `bool`, `string`, `int`, `bytes`, `list`, `filter` (a list of
-    name=value), `map` (name=value into a dict), or any other word, which is then read like `string` and only shown in the help. `help`: one
-    sentence. `short`: its letter. `default`: what it is when not given. `chapter`: the chapter that explains it, 0
-    for the command itself. `check`: turns one value into what the command wants, or raises ValueError with the
-    reason. `alias`: this is only another spelling of the option with that long name, accepted and not shown.
+    name=value), `map` (name=value, as a dict), or any other word, which is then read like `string` and only shown in
+    the help. `help`: one sentence. `short`: its letter. `default`: what it is when not given. `chapter`: the chapter
+    that explains it, 0 for the command itself. `check`: turns one value into what the command wants, or raises
+    ValueError with the reason. `alias`: this is only another spelling of the option with that long name, accepted and
+    not shown.
     """
 
     __slots__ = ("alias", "chapter", "check", "default", "help", "kind", "long", "short")

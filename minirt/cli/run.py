@@ -36,11 +36,11 @@ def pull_policy(text: str) -> str:
     return text
 
 
-def no_verification(skipped: bool) -> bool:
+def no_verification(skipped: Any) -> bool:
     """`--disable-content-trust`, which is so."""
     if not skipped:
         raise ValueError("image signatures of Docker's old content trust are not supported")
-    return skipped
+    return True
 
 
 OPTIONS = (
@@ -193,23 +193,30 @@ def with_image(options: Options, attempt: Callable[[], int]) -> int:
     if options["pull"] == "always":
         bring(name, options)
     elif options["platform"] and not made_for(name, options):
-        os.write(2, f"Unable to find image '{name}' locally\n".encode())
+        tell_missing(name)
         bring(name, options)
     try:
         return attempt()
     except NotFoundError:
         from minirt.images import lookup
 
-        meant = lookup.named(name)
-        if options["pull"] != "missing" or meant is None:
+        if options["pull"] != "missing" or lookup.named(name) is None:
             raise
         try:
             lookup.resolve(name)
         except NotFoundError:
-            os.write(2, f"Unable to find image '{meant.familiar()}' locally\n".encode())
+            tell_missing(name)
             bring(name, options)
             return attempt()
         raise  # it was something else that is not there
+
+
+def tell_missing(name: str) -> None:
+    """Docker's sentence for an image that has to be brought."""
+    from minirt.images import lookup
+
+    meant = lookup.named(name)
+    os.write(2, f"Unable to find image '{meant.familiar() if meant else name}' locally\n".encode())
 
 
 def made_for(name: str, options: Options) -> bool:

@@ -582,3 +582,26 @@ def test_rm_force_does_not_mind_what_is_not_there(tool):
     done = tool("rm", "-f", "nosuch")
     assert done.out == "" and done.err == "minirt: No such container: nosuch\n"
     tool("rm", "nosuch", status=1)
+
+
+def test_what_is_only_noted_stands_in_the_description(tool):
+    tool("create", "--name", "box", "--annotation", "a=b", "--annotation", "c", "--expose", "80", "--expose",
+         "90-91/UDP", "--no-healthcheck", "--isolation", "default", "--disable-content-trust", "busybox")
+    shown = tool.inspect("box")
+    assert shown["HostConfig"]["Annotations"] == {"a": "b", "c": ""}
+    assert shown["Config"]["ExposedPorts"] == {"80/tcp": {}, "90/udp": {}, "91/udp": {}}
+    assert shown["Config"]["Healthcheck"] == {"Test": ["NONE"]}
+    for words, reason in ((("--expose", "80:80"), "invalid port format for --expose: 80:80"),
+                          (("--expose", "9-8"), "invalid range format"), (("--expose", "1/x"), "invalid protocol"),
+                          (("--isolation", "hyperv"), "invalid isolation"),
+                          (("--disable-content-trust=false",), "content trust are not supported")):
+        assert reason in tool("create", *words, "busybox", status=125).err
+
+
+def test_an_image_for_another_platform_is_not_taken(tool):
+    ours, other = ("amd64", "arm64") if os.uname().machine == "x86_64" else ("arm64", "amd64")
+    assert tool("run", "--rm", "--platform", f"linux/{ours}", "busybox", "echo", "yes").out == "yes\n"
+    refused = tool("run", "--rm", "--platform", f"linux/{other}", "--pull", "never", "busybox", status=125).err
+    assert f"does not provide the specified platform (linux/{other})" in refused
+    assert "Unable to find image 'busybox:latest' locally" in tool(
+        "run", "--rm", "--platform", f"linux/{other}", "busybox", status=125).err
