@@ -3,6 +3,7 @@ its layer as it went in."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from minirt import overlay
-from minirt.images import layer, tar, write
+from minirt.images import blobs, layer, tar, write
 from tests.acceptance.compare import describe, differences
 from tests.images import docker_archive
 
@@ -138,6 +139,29 @@ def test_a_container_s_changes_go_through_a_layer_unchanged(source: Path, tmp_pa
         assert not differences(wanted, describe(tmp_path / "seen"))
     finally:
         subprocess.run(["umount", tmp_path / "seen"], check=True)
+
+
+@pytest.mark.caged
+@pytest.mark.on_disk
+@pytest.mark.leaves("what was built")
+@pytest.mark.skipif(shutil.which("buildah") is None, reason="buildah is not installed (make test-deps)")
+def test_buildah_makes_the_same_layer_of_the_same_files(source: Path, tmp_path: Path) -> None:
+    """But for the files that need a PAX record, whose own header everybody fills as they like."""
+    shutil.rmtree(source / "deep")
+    for name in ("beyond octal", "long link", "ünï", os.fsdecode(b"not utf-8 \xff"), "noted", "socket"):
+        (source / name).unlink()
+    buildah = ["buildah", "--root", tmp_path / "store", "--runroot", tmp_path / "run", "--storage-driver", "vfs"]
+
+    def run(*words: str | Path) -> str:
+        return subprocess.run([*buildah, *words], check=True, capture_output=True, text=True).stdout.strip()
+
+    container = run("from", "scratch")
+    place = run("mount", container)
+    subprocess.run(["cp", "-a", f"{source}/.", place], check=True)
+    run("commit", "-q", "--timestamp", str(TIME), container, f"oci:{tmp_path}/image:it")
+    found = [path.read_bytes() for path in (tmp_path / "image/blobs/sha256").iterdir()]
+    config = next(json.loads(each) for each in found if each.startswith(b"{") and b'"diff_ids"' in each)
+    assert config["rootfs"]["diff_ids"] == [blobs.digest(packed(source))]
 
 
 @pytest.mark.caged

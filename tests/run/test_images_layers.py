@@ -6,6 +6,7 @@ import json
 import os
 import stat
 import subprocess
+import sys
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +15,8 @@ import pytest
 
 from minirt import overlay, state
 from minirt.errors import BadInputError, ConflictError
-from minirt.images import assemble, documents, listing, load, ready, remove, store
+from minirt.images import assemble, documents, listing, load, ready, remove, store, tar
+from minirt.images import layer as unpacking
 from tests.images import config_of, docker_archive, entry, layer, members, oci_archive, oci_files, sha
 
 pytestmark = [pytest.mark.caged, pytest.mark.leaves("the store itself")]
@@ -113,6 +115,35 @@ def test_both_ways_of_long_names_and_large_numbers(format: int, tmp_path: Path, 
     status = (diff(state_root) / name).stat()
     assert (status.st_uid, os.readlink(diff(state_root) / "s")) == (3_000_000, target)
     assert status.st_mtime >= 2**33, "a time after 2242 does not fit into a header's octal digits"
+
+
+def test_a_store_in_a_setgid_directory_gives_no_file_its_group(tmp_path: Path) -> None:
+    os.chown(tmp_path, 0, 50)
+    os.chmod(tmp_path, 0o2775)
+    (tmp_path / "layer").mkdir()
+    data = iter([layer(entry("d", DIRECTORY), entry("d/file", content=b"x"))])
+    target = os.open(tmp_path / "layer", os.O_RDONLY)
+    unpacking.unpack(tar.Stream(lambda: next(data, b"")), target)
+    os.close(target)
+    for place in ("layer", "layer/d", "layer/d/file"):
+        status = (tmp_path / place).stat()
+        assert (status.st_gid, status.st_mode & 0o7000) == (0, 0), place
+
+
+ROOTLESS = """
+import os, sys
+from minirt.images import layer, tar
+data = iter([sys.stdin.buffer.read()])
+target = os.open(sys.argv[1], os.O_RDONLY)
+layer.unpack(tar.Stream(lambda: next(data, b"")), target, owners=lambda user, group: (user, group))
+"""
+
+
+def test_setuid_survives_writing_in_a_user_namespace(tmp_path: Path) -> None:
+    """The kernel takes the bit from a file that root of a user namespace writes to: so the mode comes after."""
+    subprocess.run(["unshare", "--user", "--map-root-user", sys.executable, "-c", ROOTLESS, tmp_path], check=True,
+                   input=layer(entry("su", content=b"x", mode=0o4755)), cwd=Path(__file__).parents[2])
+    assert stat.S_IMODE((tmp_path / "su").stat().st_mode) == 0o4755
 
 
 def test_capabilities_survive_an_owner(tmp_path: Path, state_root: Path) -> None:
