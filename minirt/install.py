@@ -40,7 +40,7 @@ PIECES = {
     "minirt.cli.run": ("minirt.containers.client", "minirt.containers.create", "minirt.containers.files",
                        "minirt.containers.names", "minirt.images.ready"),
     "minirt.containers.monitor": (),
-    "minirt.containers.log": ("minirt.containers.erase", "minirt.containers.streams"),
+    "minirt.containers.traffic": ("minirt.containers.repair",),
     "minirt.seccomp.compiler": ("minirt.seccomp.policy",),
     "minirt.cli.exec": ("minirt.containers.execute", "minirt.containers.values"),
 }

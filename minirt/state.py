@@ -277,13 +277,16 @@ class Lock:
 
 
 def locked(path: str) -> bool:
-    """Whether somebody holds the lock at `path` right now; a missing file is not locked."""
+    """Whether somebody holds the lock at `path` right now; a missing file is not locked.
+
+    Asks for a shared lock, so that two who look at the same moment do not take each other for the holder.
+    """
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
         return False
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         return False
     except BlockingIOError:
         return True

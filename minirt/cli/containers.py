@@ -54,7 +54,7 @@ def ps(options: Options) -> int:
     chosen = []
     for container in record.listing():
         now = record.derive(container)
-        if (everything or now.alive) and passes(container, now, filters):
+        if now.status != "removing" and (everything or now.alive) and passes(container, now, filters):
             chosen.append((container, now))
     if last > 0:
         chosen = chosen[:last]

@@ -34,7 +34,7 @@ _waiting: Line | None = None
 class Line:
     """The command's line to a monitor: `id` of the container, `hear` and `speak`, the descriptors."""
 
-    __slots__ = ("_ear", "hear", "id", "speak")
+    __slots__ = ("_ear", "_filter", "hear", "id", "speak")
 
     def __init__(self, id: str, hear: int, speak: int) -> None:
         self.id, self.hear, self.speak = id, hear, speak
@@ -57,15 +57,25 @@ class Line:
         return self.id
 
     def begin(self, config: dict[str, Any], streams: tuple[bool, bool, bool], detached: bool, keys: str) -> None:
-        """Tells the monitor what to start, and then with which system call filter, which is made while the monitor
-        builds. `streams`: whether our standard input, output and error are attached. `detached`: nobody stays to wait
-        for the end. `keys`: those by which one leaves a terminal. Raises BadInputError for a filter that cannot be."""
+        """Tells the monitor what to start, and assembles the system call filter while the monitor builds. `streams`:
+        whether our standard input, output and error are attached. `detached`: nobody stays to wait for the end.
+        `keys`: those by which one leaves a terminal. Raises BadInputError for a filter that cannot be.
+        """
         say(self.speak, {"begin": config, "streams": streams, "detached": detached, "keys": keys})
         try:
-            say(self.speak, {"filter": powers.system_call_filter(config["HostConfig"]).hex()})
+            self._filter = powers.system_call_filter(config["HostConfig"])
         except BaseException:
             self.dismiss()
             raise
+
+    def let_run(self) -> None:
+        """Hands over the filter, behind which the command begins: everything must be ready for what it does then."""
+        say(self.speak, {"filter": self._filter.hex()})
+
+    def close(self) -> None:
+        """Hangs up."""
+        os.close(self.speak)
+        os.close(self.hear)
 
     def dismiss(self) -> None:
         """There is nothing to begin: hangs up and waits until the monitor has taken back what it made."""
@@ -119,7 +129,7 @@ def fork(id: str, lock: Lock | None = None) -> Line:
                 say(speak, {"locked": id})
             from minirt.containers import monitor
 
-            code = monitor.live(id, lock, fresh, heard, speak)
+            code = monitor.Monitor(id, lock, fresh, heard, speak).live()
         except BaseException as error:
             what = f"a mistake in minirt itself ({type(error).__name__}: {error}; {place_of(error)})"
             if isinstance(error, OSError):

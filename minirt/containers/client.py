@@ -14,47 +14,75 @@ import os
 
 from minirt import state
 from minirt.containers.peer import KEYS, Ear, connect, say
-from minirt.errors import ConflictError, MinirtError
+from minirt.errors import ConflictError, MinirtError, NotFoundError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
+    from minirt.containers.console import Screen
     from minirt.containers.record import Container
 
-INT, QUIT, KILL, TERM, WINCH, HUP, PIPE = 2, 3, 9, 15, 28, 1, 13
+INT, PIPE, TERM = 2, 13, 15
 # Not forwarded, as in Docker: what tells of our own children, pipes and mistakes, or is about our own terminal.
 OURS = (4, 5, 7, 8, 9, 11, 13, 17, 19, 21, 22, 23, 28, 32, 33)
 FORWARDED = tuple(number for number in range(1, 65) if number not in OURS)
 PATIENCE = 3  # so many interrupts that the container ignores make the client leave
 
 
-class Client:
-    """One attachment. `tell` prints the narration so far, where there is one."""
+def nothing() -> None:
+    """Tells nothing."""
 
-    def __init__(self, ear: Ear, speak: int, *, terminal: int, forward: bool, tell: Callable[[], None]) -> None:
-        self.ear = ear
-        self.speak = speak
-        self.terminal = terminal  # the descriptor of the user's terminal, to be made raw; -1 without
+
+class Client:
+    """One attachment: a context in which the user's terminal is raw. Signals are blocked from its beginning until
+    `attend`.
+
+    `terminal`: the descriptor of the user's terminal, to be made raw; -1 without. `forward`: signals go to the
+    container. `tell`: prints the narration so far.
+    """
+
+    def __init__(self, *, terminal: int = -1, forward: bool = False, tell: Callable[[], None] = nothing) -> None:
+        self.terminal = terminal
         self.forward = forward and terminal < 0
         self.tell = tell
-        self.settings: Any = None
+        self.screen: Screen | None = None
         self.interrupts = 0
         self.id = ""
+
+    def __enter__(self) -> Client:
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, _signal.valid_signals())
+        if self.terminal >= 0:
+            from minirt.containers import console
+
+            self.screen = console.Screen(self.terminal, self.tell_size)
+        return self
+
+    def __exit__(self, kind: object, error: object, at: object) -> None:
+        self.give_back()
+
+    def meet(self, ear: Ear, speak: int) -> None:
+        """Speaks from now on with the monitor that is behind these, and tells it how the terminal was and what size it
+        has.
+        """
+        self.ear, self.speak = ear, speak
+        if self.screen is not None:
+            say(speak, {"raw": self.screen.told})
+            self.tell_size()
 
     def attend(self, until: str) -> int:
         """Stays until the message `until` (started, exit) has come. Returns the container's exit code, or 0.
 
         Raises MinirtError with what the monitor says went wrong.
         """
-        self.handle_signals()
-        try:
-            if self.terminal >= 0:
-                self.go_raw()
-            return self.listen(until)
-        finally:
-            self.give_back()
+        if self.forward:
+            for number in FORWARDED:
+                _signal.signal(number, self.on_signal)
+        elif self.screen is None:
+            _signal.signal(INT, _signal.SIG_DFL)
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
+        return self.listen(until)
 
     def listen(self, until: str) -> int:
         """Hears and answers messages until the one named `until`."""
@@ -86,23 +114,6 @@ class Client:
                 elif "exit" in message:
                     return int(message["exit"])
 
-    # -- signals -----------------------------------------------------------------------------------------------------
-
-    def handle_signals(self) -> None:
-        """Forwards what is to be forwarded; else sees that the terminal is given back before a signal ends this
-        process.
-        """
-        if self.forward:
-            for number in FORWARDED:
-                _signal.signal(number, self.on_signal)
-        elif self.terminal >= 0:
-            for number in (HUP, INT, QUIT, TERM):
-                _signal.signal(number, self.on_death)
-            _signal.signal(WINCH, self.on_resize)
-        else:
-            _signal.signal(INT, _signal.SIG_DFL)
-        _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
-
     def on_signal(self, number: int, frame: Any) -> None:
         """A signal for the container."""
         say(self.speak, {"signal": number})
@@ -112,32 +123,8 @@ class Client:
                 os.write(2, b"\ngot 3 SIGTERM/SIGINTs, forcefully exiting\n")
                 os._exit(1)
 
-    def on_death(self, number: int, frame: Any) -> None:
-        """A signal that ends this process: first the terminal, then as if it had never been caught."""
-        self.give_back()
-        _signal.signal(number, _signal.SIG_DFL)
-        os.kill(os.getpid(), number)
-
-    # -- the terminal ------------------------------------------------------------------------------------------------
-
-    def go_raw(self) -> None:
-        """Makes the terminal raw and tells the monitor how it was."""
-        from minirt.containers import console
-
-        self.settings, told = console.make_raw(self.terminal)
-        say(self.speak, {"raw": told})
-        self.on_resize(WINCH, None)
-
-    def give_back(self) -> None:
-        """Gives the terminal back, once."""
-        if self.settings is not None:
-            from minirt.containers import console
-
-            settings, self.settings = self.settings, None
-            console.restore(self.terminal, settings)
-
-    def on_resize(self, number: int, frame: Any) -> None:
-        """The window has another size now."""
+    def tell_size(self) -> None:
+        """Tells what size the window has."""
         from minirt.process import terminal
 
         try:
@@ -145,9 +132,10 @@ class Client:
         except OSError:
             pass
 
-
-def nothing() -> None:
-    """Tells nothing."""
+    def give_back(self) -> None:
+        """Gives the terminal back."""
+        if self.screen is not None:
+            self.screen.give_back()
 
 
 def run(asked: Mapping[str, Any], arguments: Sequence[str], tell: Callable[[], None] = nothing) -> int:
@@ -174,9 +162,11 @@ def run(asked: Mapping[str, Any], arguments: Sequence[str], tell: Callable[[], N
         line.dismiss()
         raise
     line.begin(container.config, streams, detached, asked["detach-keys"] or KEYS)
-    terminal = 0 if tty and streams[0] else -1
-    client = Client(line.ear, line.speak, terminal=terminal, forward=asked["sig-proxy"] and not tty, tell=tell)
-    code = client.attend("started" if detached else "exit")
+    client = Client(terminal=0 if tty and streams[0] else -1, forward=asked["sig-proxy"] and not tty, tell=tell)
+    with client:
+        client.meet(line.ear, line.speak)
+        line.let_run()
+        code = client.attend("started" if detached else "exit")
     if detached:
         os.write(1, client.id.encode() + b"\n")
     return code
@@ -216,21 +206,26 @@ def start(
     """Starts a container that exists and is not running. Returns its exit code when attached, else 0. Raises
     MinirtError.
     """
-    from minirt.containers import birth, files, repair
+    from minirt.containers import birth, files, record, repair
 
     lock = repair.hold(container)
+    container = record.load(container.id)  # as it is under the lock
     tty = container.config["Config"]["Tty"]
     stdin = interactive and container.config["Config"]["OpenStdin"]
     if tty and stdin and not os.isatty(0):
         lock.release()
         raise MinirtError("cannot attach stdin to a TTY-enabled container because stdin is not a terminal")
-    streams = (stdin, attach, attach)
+    detached = not (attach or stdin)
     line = birth.fork(container.id, lock)
     lock.release()
     files.write(container)
-    line.begin(container.config, streams, detached=not (attach or stdin), keys=keys or KEYS)
-    client = Client(line.ear, line.speak, terminal=0 if tty and stdin else -1, forward=forward and not tty, tell=tell)
-    return client.attend("exit" if attach or stdin else "started")
+    line.begin(container.config, (stdin, attach, attach), detached, keys or KEYS)
+    with Client(terminal=0 if tty and stdin else -1, forward=forward and not tty, tell=tell) as client:
+        client.meet(line.ear, line.speak)
+        line.let_run()
+        code = client.attend("started" if detached else "exit")
+    line.close()
+    return code
 
 
 def attach(container: Container, *, stdin: bool, forward: bool, keys: str) -> int:
@@ -239,25 +234,30 @@ def attach(container: Container, *, stdin: bool, forward: bool, keys: str) -> in
     stdin = stdin and container.config["Config"]["OpenStdin"]
     if tty and stdin and not os.isatty(0):
         raise MinirtError("cannot attach stdin to a TTY-enabled container because stdin is not a terminal")
-    channel = connect(container, {"attach": [stdin, True, True], "keys": keys or KEYS}, (0, 1, 2))
-    if channel < 0:
-        raise ConflictError("You cannot attach to a stopped container, start it first")
-    terminal = 0 if tty and stdin else -1
-    client = Client(Ear(channel), channel, terminal=terminal, forward=forward and not tty, tell=nothing)
-    return client.attend("exit")
+    with Client(terminal=0 if tty and stdin else -1, forward=forward and not tty) as client:
+        channel = connect(container, {"attach": [stdin, True, True], "keys": keys or KEYS}, (0, 1, 2))
+        if channel < 0:
+            raise ConflictError("You cannot attach to a stopped container, start it first")
+        client.meet(Ear(channel), channel)
+        return client.attend("exit")
 
 
 def wait(container: Container) -> int:
-    """Waits for the end of a container's run and returns its exit code; at once when it is not running."""
+    """Waits for the end of a container's run and returns its exit code; at once when it is not running. Raises
+    NotFoundError when it was removed before anybody could tell.
+    """
     from minirt.containers import record
 
     channel = connect(container, {"wait": 1}, ())
     if channel >= 0:
-        client = Client(Ear(channel), channel, terminal=-1, forward=False, tell=nothing)
+        client = Client()
+        client.meet(Ear(channel), channel)
         try:
             return client.listen("exit")
         except MinirtError:
-            pass  # its monitor was killed
+            pass  # its monitor was killed, or had told everybody just before
         finally:
             os.close(channel)
+    if not os.path.isdir(container.directory):
+        raise NotFoundError(f"No such container: {container.id}")
     return record.derive(container).code

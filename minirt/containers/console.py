@@ -10,13 +10,46 @@ Manual pages: termios(3), tty_ioctl(4).
 
 from __future__ import annotations
 
+import _signal
+import os
 import termios
 
 from minirt.process import terminal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
+
+HUP, INT, QUIT, TERM, WINCH = 1, 2, 3, 15, 28  # signal(7)
+
+
+class Screen:
+    """The user's terminal, raw until `give_back`, also when a signal ends this process meanwhile.
+
+    `descriptor`: the terminal. `resized`: called when its window has changed its size. `told`: the settings that it had
+    before, as JSON can carry them. Raises termios.error.
+    """
+
+    def __init__(self, descriptor: int, resized: Callable[[], None]) -> None:
+        self.descriptor = descriptor
+        self._settings: list[Any] | None = None
+        for number in (HUP, INT, QUIT, TERM):
+            _signal.signal(number, self.on_death)
+        _signal.signal(WINCH, lambda number, frame: resized())
+        self._settings, self.told = make_raw(descriptor)
+
+    def give_back(self) -> None:
+        """Gives the terminal back, once."""
+        if self._settings is not None:
+            settings, self._settings = self._settings, None
+            restore(self.descriptor, settings)
+
+    def on_death(self, number: int, frame: Any) -> None:
+        """A signal that ends this process: first the terminal, then as if it had never been caught."""
+        self.give_back()
+        _signal.signal(number, _signal.SIG_DFL)
+        os.kill(os.getpid(), number)
 
 
 def make_raw(descriptor: int) -> tuple[list[Any], list[Any]]:

@@ -132,29 +132,17 @@ class Copy:
             os.set_blocking(self.into, False)
         if not self.terminal:
             return self.copy()
-        import _signal
-
         from minirt.containers import console
 
-        settings, _ = console.make_raw(0)
-        master = self.handle.master
+        def resize() -> None:
+            console.follow(self.handle.master, 0)
 
-        def resize(number: int, frame: Any) -> None:
-            console.follow(master, 0)
-
-        def die(number: int, frame: Any) -> None:
-            console.restore(0, settings)
-            _signal.signal(number, _signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-
-        for number in (1, 2, 3, 15):
-            _signal.signal(number, die)
-        _signal.signal(28, resize)
-        resize(28, None)
+        screen = console.Screen(0, resize)
+        resize()
         try:
             return self.copy()
         finally:
-            console.restore(0, settings)
+            screen.give_back()
 
     def copy(self) -> int:
         """Moves bytes until the process has ended and what it printed is out."""

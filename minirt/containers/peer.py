@@ -4,7 +4,7 @@ Messages are JSON, one a line, on two pipes (the command that forked the monitor
 
 From the client: `{"begin": CONFIGURATION}`, once, from the command that forked it; `{"signal": N}` for the
 container; `{"size": [ROWS, COLUMNS]}` of its terminal; `{"raw": SETTINGS}`: it made its terminal raw, and these
-were the settings before; `{"go": 1}`: it has told the narration; `{"leave": 1}`. On a socket first `{"attach":
+were the settings before; `{"go": 1}`: it has told the narration. On a socket first `{"attach":
 [STDIN, STDOUT, STDERR]}` with that many descriptors, or `{"wait": 1}`, or `{"remove": 1}`: remove it at its end,
 or `{"name": NAME}`: it has a new one.
 
@@ -34,7 +34,7 @@ KEYS = "\x10\x11"  # Ctrl-P Ctrl-Q: those by which one leaves a container's term
 def say(descriptor: int, message: dict[str, Any]) -> bool:
     """Writes one message. Returns False when the other side is gone."""
     try:
-        os.write(descriptor, state.dumps(message).encode() + b"\n")
+        state.write_all(descriptor, state.dumps(message).encode() + b"\n")
         return True
     except OSError:
         return False

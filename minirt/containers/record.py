@@ -104,8 +104,8 @@ class Container:
 class State:
     """What a container is doing: derived by `derive`, never stored.
 
-    `status`: one of Docker's words (created, running, paused, exited, dead). `lost`: dead because its monitor was
-    killed. `pid`: its first process as the host numbers it, 0 when there is none. `code`, `error`, `started`,
+    `status`: one of Docker's words (created, running, paused, exited, removing, dead). `lost`: dead because its monitor
+    was killed. `pid`: its first process as the host numbers it, 0 when there is none. `code`, `error`, `started`,
     `finished`: of the last run. `out_of_memory`: the kernel has killed a process of it for want of memory.
     """
 
@@ -131,8 +131,13 @@ def _read(path: str) -> dict[str, Any] | None:
 
 
 def derive(container: Container) -> State:
-    """The state of a container, from its files and its lock."""
-    return _derive(container, lambda: state.locked(container.lock_path))
+    """The state of a container, from its files and its lock.
+
+    Files and lock are looked at one after the other, and a monitor may come or go in between. So one that seems to be
+    lost is looked at once more: what a monitor writes is there before it lets go of the lock.
+    """
+    now = _derive(container, lambda: state.locked(container.lock_path))
+    return _derive(container, lambda: state.locked(container.lock_path)) if now.lost else now
 
 
 def derive_unlocked(container: Container) -> State:
@@ -152,12 +157,14 @@ def _derive(container: Container, locked: Callable[[], bool]) -> State:
         now.code = 0 if held else LOST
         return now
     outcome = container.outcome()
-    if outcome is not None and outcome.get("started", "") == started:
+    if outcome is not None and outcome.get("started", "") >= started:  # the configuration may have been read before
         now = State(outcome.get("status", "exited"))
         now.code, now.error = outcome["code"], outcome.get("error", "")
         now.out_of_memory = outcome.get("oom", False)
-        now.started, now.finished = started or NEVER, outcome["finished"]
+        now.started, now.finished = outcome.get("started") or NEVER, outcome["finished"]
         return now
+    if not os.path.isdir(container.directory):
+        return State("removing")
     if started and not locked():
         # It was started and nobody says how it ended: the machine went down with it.
         now = State("dead")

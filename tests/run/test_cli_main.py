@@ -116,7 +116,7 @@ def test_command_and_monitor_leave_each_other_their_part(modules, others):
     [
         ("minirt.cli.main", "minirt.cli.run", "minirt.containers.client", "minirt.containers.create",
          "minirt.images.ready", "minirt.containers.specify", "minirt.containers.monitor", "minirt.process.launch",
-         "minirt.cgroups.tree", "minirt.containers.log", "minirt.containers.streams", "minirt.containers.erase"),
+         "minirt.cgroups.tree", "minirt.containers.traffic", "minirt.containers.repair"),
         ("minirt.cli.main", "minirt.cli.containers", "minirt.containers.show_log", "minirt.containers.stop"),
         ("minirt.cli.main", "minirt.cli.exec", "minirt.containers.execute"),
     ],
