@@ -11,11 +11,13 @@ import base64
 import hmac
 import json
 import os
+import signal
 import sys
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from urllib.parse import parse_qs
 
+from minirt.kernel import process
 from minirt.registry import auth, discover, serve
 from minirt.registry.server import Answer, Request, Routes, as_json
 from minirt.registry.storage import Refused, Storage
@@ -75,12 +77,24 @@ def routes(users: dict[str, str]) -> Routes:
     return (("GET", "/token", give_token(users)), *table)
 
 
-def main(address: str, directory: str, user: str) -> Any:
+def listen(address: str, directory: str, table: Routes, quiet: bool = True) -> serve.Listener:
+    """A registry at HOST:PORT that answers by this table."""
     host, _, port = address.rpartition(":")
-    name, _, password = user.partition(":")
-    settings = serve.Settings(routes({name: password}), quiet=True)
-    serve.serve(serve.Listener((host, int(port)), Storage(directory), settings))
+    return serve.Listener((host, int(port)), Storage(directory), serve.Settings(table, quiet=quiet))
+
+
+@contextmanager
+def running(directory: str, user: auth.Credentials) -> Iterator[str]:
+    """HOST:PORT of a registry that wants tokens, in a process of its own, as long as the `with` lasts."""
+    listener = listen("127.0.0.1:0", directory, routes({user.user: user.password}))
+    pid = process.fork_call(lambda: serve.serve(listener))
+    try:
+        yield f"127.0.0.1:{listener.address[1]}"
+    finally:
+        os.kill(pid, signal.SIGTERM)
+        process.wait(pid)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    address, directory, known = sys.argv[1:]
+    serve.serve(listen(address, directory, routes(dict([known.split(":", 1)]))))
