@@ -221,7 +221,7 @@ def _store(repository: Repository, tag: str, image: Any) -> None:
         "schemaVersion": 2, "mediaType": f"{kind}.manifest.v1+json",
         "config": {"mediaType": f"{kind}.config.v1+json", "digest": config, "size": len(image.config)},
         "layers": layers}).encode()
-    repository.put_manifest(Manifest(f"{kind}.manifest.v1+json", data), tag)
+    repository.put_manifest(Manifest(f"{kind}.manifest.v1+json", data), [tag])
 
 
 def _blob(repository: Repository, name: str, pieces: Iterable[bytes]) -> None:

@@ -9,6 +9,7 @@ Source: OCI distribution-spec, spec.md "Content Discovery", "Content Management"
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -24,8 +25,8 @@ LONGEST_PAGE = 1000  # names, where a client does not say how many it wants
 # -- discovery ---------------------------------------------------------------------------------------------------------
 
 def list_tags(storage: Storage, request: Request, name: str) -> Answer:
-    """end-8a, end-8b: the tags of a repository, in the order of their letters; `?n=&last=` wants a page."""
-    tags, headers = page(sorted(filter(None, map(tag_of, known(storage, name)))), request)
+    """end-8a, end-8b: the tags of a repository; `?n=&last=` wants a page."""
+    tags, headers = page(filter(None, map(tag_of, known(storage, name))), request)
     return as_json({"name": name, "tags": tags}, headers=headers)
 
 
@@ -39,7 +40,7 @@ def known(storage: Storage, name: str) -> list[dict[str, Any]]:
 
 def list_repositories(storage: Storage, request: Request) -> Answer:
     """The names of all repositories: not in the specification any more, but every registry has it."""
-    names, headers = page([each.name for each in repositories(storage) if each.entries()], request)
+    names, headers = page((each.name for each in repositories(storage) if each.entries()), request)
     return as_json({"repositories": names}, headers=headers)
 
 
@@ -49,20 +50,25 @@ def repositories(storage: Storage) -> list[Repository]:
     return [storage.repository(name) for name in names]
 
 
-def page(names: list[str], request: Request) -> tuple[list[str], dict[str, str]]:
-    """At most `?n=` of the sorted names, those after `?last=`, and the header Link (RFC 8288) where more follow.
+def page(names: Iterable[str], request: Request) -> tuple[list[str], dict[str, str]]:
+    """At most `?n=` of the names, in order, those after `?last=`; and the header Link (RFC 8288) where more follow.
 
     Raises Refused (PAGINATION_NUMBER_INVALID).
     """
     number = request.query.get("n", "") or str(LONGEST_PAGE)
     if not (number.isascii() and number.isdecimal()) or len(number) > 9:
         raise Refused("PAGINATION_NUMBER_INVALID", f"n is a number of names, not {number!r}")
-    rest = [name for name in names if name > request.query.get("last", "")]
+    rest = sorted((name for name in names if order(name) > order(request.query.get("last", ""))), key=order)
     shown = rest[: int(number)]
     if len(shown) == len(rest) or not shown:
         return shown, {}
     following = urlencode({"n": number, "last": shown[-1]})
     return shown, {"Link": f'<{quote(request.path)}?{following}>; rel="next"'}
+
+
+def order(name: str) -> tuple[str, str]:
+    """What names are sorted by: small and capital letters alike (spec.md, "Listing Tags"), then as they are."""
+    return name.lower(), name
 
 
 def list_referrers(storage: Storage, request: Request, name: str, digest: str) -> Answer:
@@ -98,15 +104,17 @@ def delete_manifest(storage: Storage, request: Request, name: str, reference: st
         if reference == gone["digest"]:
             repository.write([each for each in entries if each["digest"] != reference])
         else:
-            repository.write(untag(entries, reference))
+            repository.write(untag(entries, [reference]))
     return Answer(202)
 
 
 def delete_blob(storage: Storage, request: Request, name: str, digest: str) -> Answer:
-    """end-10: take the blob's name in this repository away."""
+    """end-10: take the blob's name in this repository away. A manifest's content is removed as a manifest only."""
     repository = storage.repository(name)
     with repository.lock():  # not while a manifest that needs it is being stored
         try:
+            if any(entry["digest"] == digest for entry in repository.entries()):
+                raise FileNotFoundError
             os.unlink(repository.blob_path(digest))
         except FileNotFoundError:
             raise Refused("BLOB_UNKNOWN", f"{name} has no blob {digest}") from None

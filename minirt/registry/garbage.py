@@ -74,7 +74,7 @@ def _sweep(repository: Repository, dropped: dict[int, int], dry_run: bool) -> li
     for path in _files(f"{repository.path}/uploads"):
         found = os.stat(path)
         if time.time() - found.st_mtime > OLD:
-            gone.append((f"{repository.name}: upload {os.path.basename(path).partition('-')[0]}", found.st_size))
+            gone.append((f"{repository.name}: upload {os.path.basename(path).rpartition('-')[0]}", found.st_size))
             _remove(path, dry_run)
     return gone
 

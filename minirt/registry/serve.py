@@ -113,7 +113,7 @@ class Connection(BaseHTTPRequestHandler):
         if self.close_connection:
             self._linger()
 
-    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = _answer
+    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = do_TRACE = _answer
 
     def _failed(self, error: Exception) -> Answer:
         """What to answer when the disk is full, or fails, or somebody broke an index.json: the log says which."""
@@ -151,7 +151,7 @@ class Connection(BaseHTTPRequestHandler):
             self.send_response(answer.status)
             for name, value in {**VERSION, **answer.headers}.items():
                 self.send_header(name, value.replace("\r", "").replace("\n", ""))
-            if answer.status != 204:
+            if answer.status not in (204, 304):
                 self.send_header("Content-Length", str(length))
             if self.close_connection:
                 self.send_header("Connection", "close")

@@ -49,7 +49,8 @@ class Request:
     def __post_init__(self) -> None:
         path, _, query = self.target.partition("?")
         self.path = unquote(path)
-        self.query = dict(parse_qsl(query, keep_blank_values=True))
+        self.parameters = parse_qsl(query, keep_blank_values=True)
+        self.query = dict(self.parameters)
 
 
 @dataclass
@@ -80,42 +81,51 @@ def check_version(storage: Storage, request: Request) -> Answer:
 # -- pull --------------------------------------------------------------------------------------------------------------
 
 def get_blob(storage: Storage, request: Request, name: str, digest: str) -> Answer:
-    """end-2: a blob, or the part of it that the header Range names (RFC 9110, 14)."""
-    descriptor = storage.repository(name).open_blob(digest)
-    size = os.fstat(descriptor).st_size
-    headers = {"Content-Type": "application/octet-stream", "Docker-Content-Digest": digest, "Accept-Ranges": "bytes"}
-    first, end = part_of(request.headers.get("Range", "") if request.method == "GET" else "", size)
-    if first >= end and size:
-        os.close(descriptor)
-        raise Refused("RANGE_INVALID", f"the blob has {size} bytes", {"Content-Range": f"bytes */{size}"})
-    if end - first < size:
-        headers["Content-Range"] = f"bytes {first}-{end - 1}/{size}"
-    return Answer(206 if end - first < size else 200, headers, (descriptor, first, end - first))
-
-
-def part_of(wanted: str, size: int) -> tuple[int, int]:
-    """The first byte of a range and the one after its last: `bytes=5-9`, `bytes=5-`, `bytes=-5` of `size` bytes.
-
-    A header in another form asks for all, and so does one that is missing. A range that begins behind the end is empty.
-    """
-    found = re.fullmatch(r"bytes=(\d*)-(\d*)", wanted, re.ASCII)
-    if not found or found.group() == "bytes=-":
-        return 0, size
-    first, last = found.groups()
-    if not first:
-        return max(size - int(last), 0), size
-    if last and int(last) < int(first):
-        return 0, size
-    return int(first), min(int(last) + 1, size) if last else size
+    """end-2: a blob, to the byte."""
+    return content(request, storage.repository(name).open_blob(digest), digest, "application/octet-stream")
 
 
 def get_manifest(storage: Storage, request: Request, name: str, reference: str) -> Answer:
     """end-3: the manifest with this tag or digest, as it was sent, to the byte."""
     repository = storage.repository(name)
     entry = repository.find(reference)
-    descriptor = repository.open_blob(entry["digest"])
-    headers = {"Content-Type": entry["mediaType"], "Docker-Content-Digest": entry["digest"]}
-    return Answer(200, headers, (descriptor, 0, entry["size"]))
+    return content(request, repository.open_blob(entry["digest"]), entry["digest"], entry["mediaType"])
+
+
+def content(request: Request, descriptor: int, digest: str, media_type: str) -> Answer:
+    """What `descriptor` has open, or the part of it that the header Range names (RFC 9110, 14); 304 for a client that
+    says it has that content already (RFC 9110, 13): its digest is its ETag too."""
+    size, mark = os.fstat(descriptor).st_size, f'"{digest}"'
+    headers = {"Content-Type": media_type, "Docker-Content-Digest": digest, "ETag": mark, "Accept-Ranges": "bytes"}
+    if mark in request.headers.get("If-None-Match", ""):
+        os.close(descriptor)
+        return Answer(304, headers)
+    right = request.method == "GET" and request.headers.get("If-Range", mark) == mark
+    part = part_of(request.headers.get("Range", ""), size) if right else None
+    first, end = part or (0, size)
+    if part and first >= end:
+        os.close(descriptor)
+        raise Refused("RANGE_INVALID", f"there are {size} bytes", {"Content-Range": f"bytes */{size}"})
+    if part:
+        headers["Content-Range"] = f"bytes {first}-{end - 1}/{size}"
+    return Answer(206 if part else 200, headers, (descriptor, first, end - first))
+
+
+def part_of(wanted: str, size: int) -> tuple[int, int] | None:
+    """The first byte of a range and the one after its last: `bytes=5-9`, `bytes=5-`, `bytes=-5` of `size` bytes.
+
+    None, which asks for all, for a header that is missing or has another form. A range that begins behind the end is
+    empty.
+    """
+    found = re.fullmatch(r"bytes= *(\d{0,99})-(\d{0,99})", wanted, re.ASCII)
+    if not found or not any(found.groups()):
+        return None
+    first, last = found.groups()
+    if not first:
+        return max(size - int(last), 0), size
+    if last and int(last) < int(first):
+        return None
+    return int(first), min(int(last) + 1, size) if last else size
 
 
 # -- push --------------------------------------------------------------------------------------------------------------
@@ -154,9 +164,11 @@ def send_chunk(storage: Storage, request: Request, name: str, identifier: str) -
 
 
 def receive(upload: Upload, request: Request) -> None:
-    """Add a request's body to an upload. Raises Refused (416) where Content-Range says that it belongs elsewhere."""
-    first = request.headers.get("Content-Range", "").removeprefix("bytes ").partition("-")[0]
-    if first and first != str(upload.size):
+    """Add a request's body to an upload. Raises Refused (416) where Content-Range says that it belongs elsewhere, or
+    tells another length than the body has."""
+    first, _, last = request.headers.get("Content-Range", "").removeprefix("bytes ").partition("/")[0].partition("-")
+    length = int(request.headers.get("Content-Length", 0))
+    if (first or last) and (first != str(upload.size) or (length and last != str(upload.size + length - 1))):
         raise Refused("RANGE_INVALID", f"the next byte of this upload is number {upload.size}", progress(upload))
     upload.append(request.body)
 
@@ -184,18 +196,22 @@ def finish_upload(storage: Storage, request: Request, name: str, identifier: str
 
 
 def put_manifest(storage: Storage, request: Request, name: str, reference: str) -> Answer:
-    """end-7: store a manifest under a tag, or under its own digest, once all that it names is here."""
+    """end-7a: store a manifest under a tag, or under its own digest, once all that it names is here. end-7b: what comes
+    under its digest gets the tags of `?tag=`, which may be there several times."""
     repository = storage.repository(name)
-    tag = "" if ":" in reference else reference
-    algorithm = "sha256" if tag else checked(reference).partition(":")[0]
-    if tag and not TAG.fullmatch(tag):
-        raise Refused("TAG_INVALID", f"{tag!r} is no tag: letters, digits and . _ -, at most 128 of them")
+    by_digest = ":" in reference
+    algorithm = checked(reference).partition(":")[0] if by_digest else "sha256"
+    tags = [value for key, value in request.parameters if key == "tag"] if by_digest else [reference]
+    for tag in tags:
+        if not TAG.fullmatch(tag):
+            raise Refused("TAG_INVALID", f"{tag!r} is no tag: letters, digits and . _ -, at most 128 of them")
     kind = request.headers.get("Content-Type", "").partition(";")[0].strip()
     manifest = Manifest(kind, b"".join(map(bytes, request.body)), algorithm)
-    if not tag and manifest.digest != reference:
+    if by_digest and manifest.digest != reference:
         raise Refused("DIGEST_INVALID", f"the digest of this manifest is {manifest.digest}, not {reference}")
-    repository.put_manifest(manifest, tag)
-    return stored(name, "manifests", manifest.digest, {"OCI-Subject": manifest.subject} if manifest.subject else {})
+    repository.put_manifest(manifest, tags)
+    told = {"OCI-Subject": manifest.subject, "OCI-Tag": ", ".join(tags) if by_digest else ""}
+    return stored(name, "manifests", manifest.digest, {key: value for key, value in told.items() if value})
 
 
 # -- the table ---------------------------------------------------------------------------------------------------------
@@ -227,7 +243,7 @@ def find(routes: Routes, method: str, path: str) -> tuple[Callable[..., Answer],
         if hit := re.fullmatch(pattern + "?" * pattern.endswith("/"), path):
             if function and (verb == method or (verb, method) == ("GET", "HEAD")):
                 return function, hit.groupdict()
-            methods.append(verb if function else "")
+            methods += [verb, "HEAD"] if verb == "GET" else [verb if function else ""]
     if methods:
         raise Refused("UNSUPPORTED", f"no {method} here (read-only?)", {"Allow": ", ".join(filter(None, methods))})
     raise Refused("NAME_UNKNOWN", f"there is nothing at {path}")

@@ -635,7 +635,7 @@ def test_a_path_that_is_no_route(storage: Storage) -> None:
     assert caught.value.code == "NAME_UNKNOWN"
     with pytest.raises(Refused) as caught:
         server.find(server.ROUTES, "DELETE", "/v2/")
-    assert (caught.value.code, caught.value.headers["Allow"]) == ("UNSUPPORTED", "GET")
+    assert (caught.value.code, caught.value.headers["Allow"]) == ("UNSUPPORTED", "GET, HEAD")
     assert server.find(server.ROUTES, "HEAD", "/v2/a/b/c/manifests/1") == (
         server.get_manifest, {"name": "a/b/c", "reference": "1"})
 

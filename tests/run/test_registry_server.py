@@ -7,6 +7,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -62,10 +63,10 @@ def test_an_unknown_blob_is_404(registry: Registry) -> None:
 
 @pytest.mark.parametrize(("wanted", "status", "part"), [
     ("bytes=0-0", 206, slice(0, 1)), ("bytes=5-9", 206, slice(5, 10)), ("bytes=90-", 206, slice(90, None)),
-    ("bytes=-10", 206, slice(-10, None)), ("bytes=50-5000", 206, slice(50, None)), ("bytes=-5000", 200, slice(None)),
-    ("bytes=0-", 200, slice(None)), ("bytes=9-5", 200, slice(None)), ("lines=1-2", 200, slice(None)),
+    ("bytes=-10", 206, slice(-10, None)), ("bytes=50-5000", 206, slice(50, None)), ("bytes=-5000", 206, slice(None)),
+    ("bytes=0-", 206, slice(None)), ("bytes= 5-9", 206, slice(5, 10)), (f"bytes=0-{'9' * 5000}", 200, slice(None)), ("bytes=9-5", 200, slice(None)), ("lines=1-2", 200, slice(None)),
     ("bytes=1-2,4-5", 200, slice(None)), ("bytes=-", 200, slice(None)), ("bytes=100-", 416, None),
-    ("bytes=-0", 416, None),
+    ("bytes=-0", 416, None), (f"bytes={'9' * 40}-", 416, None), (f"bytes=5-{'9' * 40}", 206, slice(5, None)),
 ])
 def test_a_part_of_a_blob(registry: Registry, wanted: str, status: int, part: slice | None) -> None:
     """end-2 with Range: "MAY support", so that a pull that was cut off goes on (RFC 9110, 14)."""
@@ -80,6 +81,21 @@ def test_a_part_of_a_blob(registry: Registry, wanted: str, status: int, part: sl
     if status == 206:
         first, end, _ = part.indices(100)
         assert reply["Content-Range"] == f"bytes {first}-{end - 1}/100"
+
+
+def test_what_a_client_has_is_not_sent_again(registry: Registry) -> None:
+    """end-2, end-3 by RFC 9110, 13: the digest is the ETag; as docker-registry, whose ETag it is too."""
+    data, _ = registry.push("a", "v1")
+    blob = registry.push_blob("a", b"0123456789")
+    for path, mark in (("manifests/v1", digest(data)), (f"blobs/{blob}", blob)):
+        assert registry("GET", f"/v2/a/{path}")["ETag"] == f'"{mark}"'
+        for method in ("GET", "HEAD"):
+            reply = registry(method, f"/v2/a/{path}", If_None_Match=f'"other", "{mark}"')
+            assert (reply.status, reply.body, reply["ETag"]) == (304, b"", f'"{mark}"')
+        assert registry("GET", f"/v2/a/{path}", If_None_Match='"other"').status == 200
+    for mark, status, body in ((blob, 206, b"567"), ("other", 200, b"0123456789")):
+        reply = registry("GET", f"/v2/a/blobs/{blob}", Range="bytes=5-7", If_Range=f'"{mark}"')
+        assert (reply.status, reply.body) == (status, body)
 
 
 def test_an_empty_blob_is_a_blob(registry: Registry) -> None:
@@ -122,6 +138,7 @@ def test_post_then_put(registry: Registry) -> None:
     data = b"some bytes"
     done = registry("PUT", f"{begun['Location']}?digest={digest(data)}", data)
     assert (done.status, done["Location"]) == (201, f"/v2/a/blobs/{digest(data)}")
+    assert re.search(r"/[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$", begun["Location"])  # "MUST contain a UUID"
     assert registry("GET", done["Location"]).body == data
     assert registry("GET", begun["Location"]).code == "BLOB_UPLOAD_UNKNOWN"  # it is over
 
@@ -151,7 +168,8 @@ def test_chunks_in_order(registry: Registry) -> None:
     assert registry("GET", f"/v2/a/blobs/{digest(data)}").body == data
 
 
-@pytest.mark.parametrize("wrong", ["5-9", "0-4", "11-12", "bytes 11-12/20", "x-y"])
+@pytest.mark.parametrize("wrong", ["5-9", "0-4", "11-12", "bytes 11-12/20", "x-y", "-1-3", "10-", "10-10", "10-20", "11-9",
+                                   f"10-{'9' * 5000}", "10-11,20-21"])
 def test_a_chunk_out_of_order_is_416(registry: Registry, wrong: str) -> None:
     """end-5, end-6; "Pushing a blob in chunks": MUST be 416, and the upload goes on from where it was."""
     at = registry("POST", "/v2/a/blobs/uploads/")["Location"]
@@ -253,13 +271,32 @@ def test_what_is_no_manifest_is_refused(registry: Registry) -> None:
     data, _ = registry.push("a", "v1")
     for broken in (b"", b"no JSON", b"[]", b"7", b'{"config":7}', b'{"layers":[{}]}', b'{"mediaType":"\xff"}',
                    b'{"mediaType":5}', b'{"mediaType":"a/b\\r\\nSet-Cookie: x"}', b"[" * 100_000,
-                   b'{"schemaVersion":2,"config":{"digest":"../../etc/passwd"}}', b'{"subject":{"digest":"x"}}'):
+                   b'{"schemaVersion":2,"config":{"digest":"../../etc/passwd"}}', b"{}", b'{"schemaVersion":1,"layers":[]}',
+                   b'{"schemaVersion":"2","layers":[]}', b'{"subject":{"digest":"x"}}'):
         assert registry.put("a", "v2", broken).status == 400, broken
     assert registry.put("a", "v2", data, INDEX).code == "MANIFEST_INVALID"  # it says itself that it is none
     assert registry.put("a", NOWHERE, data).code == "DIGEST_INVALID"
     assert registry.put("a", ".x", data).code == "TAG_INVALID"
     assert registry.put("a", "t" * 129, data).code == "TAG_INVALID"
     assert registry("GET", "/v2/a/tags/list").json["tags"] == ["v1"]
+
+
+def test_a_manifest_gets_tags_with_its_digest(registry: Registry) -> None:
+    """end-7b; "Pushing Manifests": every accepted tag is told in OCI-Tag; one wrong tag and nothing is stored."""
+    data, _ = registry.push("a", "old")
+    for algorithm in ("sha256", "sha512"):
+        name = digest(data, algorithm)
+        tags = [f"{algorithm}-{number}" for number in range(12)]
+        reply = registry.put("a", f"{name}?{'&'.join(f'tag={tag}' for tag in tags)}", data)
+        assert (reply.status, reply["OCI-Tag"].split(", "), reply["Docker-Content-Digest"]) == (201, tags, name)
+        assert all(registry("HEAD", f"/v2/a/manifests/{tag}")["Docker-Content-Digest"] == name for tag in tags)
+    other, _ = registry.push("a", "other", annotations={"not": "the same"})
+    assert registry.put("a", f"{digest(other)}?tag=old", other).status == 201
+    assert registry("GET", "/v2/a/manifests/old").body == other
+    assert registry.put("a", f"{digest(data)}?tag=old&tag=.bad", data).code == "TAG_INVALID"
+    assert registry("GET", "/v2/a/manifests/old").body == other
+    assert "OCI-Tag" not in registry.put("a", "v2?tag=v3", data).headers
+    assert registry("GET", "/v2/a/manifests/v3").status == 404
 
 
 def test_a_manifest_has_at_most_four_mebibytes(registry: Registry) -> None:
@@ -293,9 +330,9 @@ def test_a_tag_moves_and_the_old_manifest_stays(registry: Registry) -> None:
 def test_tags_come_sorted_and_in_pages(registry: Registry) -> None:
     """end-8a, end-8b; "Listing Tags": n, last, and Link (RFC 8288) to the next page."""
     data, _ = registry.push("a/b", "t3")
-    for tag in ("t1", "T9", "t2", "_x"):
+    for tag in ("t1", "T2", "T9", "t2", "_x"):
         registry.put("a/b", tag, data)
-    names = ["T9", "_x", "t1", "t2", "t3"]
+    names = ["_x", "t1", "T2", "t2", "t3", "T9"]  # "lexical order (i.e. case-insensitive alphanumeric order)"
     assert registry("GET", "/v2/a/b/tags/list").json == {"name": "a/b", "tags": names}
     found, path = [], "/v2/a/b/tags/list?n=2"
     while path:
@@ -307,7 +344,7 @@ def test_tags_come_sorted_and_in_pages(registry: Registry) -> None:
         assert not link or link.endswith('>; rel="next"')
     assert found == names
     assert registry("GET", "/v2/a/b/tags/list?n=0").json["tags"] == []
-    assert registry("GET", "/v2/a/b/tags/list?last=t1").json["tags"] == ["t2", "t3"]
+    assert registry("GET", "/v2/a/b/tags/list?last=t1").json["tags"] == names[2:]
     for wrong in ("-1", "x", "1e9", "9" * 30, "%C2%B2"):
         assert registry("GET", f"/v2/a/b/tags/list?n={wrong}").code == "PAGINATION_NUMBER_INVALID"
     assert registry("GET", "/v2/none/tags/list").code == "NAME_UNKNOWN"
@@ -395,6 +432,9 @@ def test_a_blob_is_deleted(registry: Registry) -> None:
     assert registry("GET", f"/v2/a/blobs/{name}").status == 404
     assert registry("GET", f"/v2/b/blobs/{name}").body == b"blob"
     assert registry("DELETE", f"/v2/a/blobs/{name}").code == "BLOB_UNKNOWN"
+    data, _ = registry.push("a", "v1")
+    assert registry("DELETE", f"/v2/a/blobs/{digest(data)}").code == "BLOB_UNKNOWN"  # it is a manifest
+    assert registry("GET", "/v2/a/manifests/v1").body == data
 
 
 def test_nothing_is_deleted_unless_the_registry_lets_clients(tmp_path: Path) -> None:
@@ -404,7 +444,7 @@ def test_nothing_is_deleted_unless_the_registry_lets_clients(tmp_path: Path) -> 
         for path in ("manifests/v1", f"manifests/{digest(data)}", f"blobs/{digest(data)}"):
             reply = registry("DELETE", f"/v2/a/{path}")
             assert (reply.status, reply.code) == (405, "UNSUPPORTED")
-            assert "DELETE" not in reply["Allow"]
+            assert "DELETE" not in reply["Allow"] and "GET, HEAD" in reply["Allow"]
         assert registry("DELETE", registry("POST", "/v2/a/blobs/uploads/")["Location"]).status == 204
         assert registry("GET", "/v2/a/manifests/v1").body == data
 
