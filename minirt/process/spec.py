@@ -19,7 +19,6 @@ The tables are Docker's defaults.
 from __future__ import annotations
 
 from minirt import capabilities
-from minirt.namespaces import mnt
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,6 +48,8 @@ MOUNTS: tuple[dict[str, Any], ...] = (
 
 def default(args: Sequence[str], root: str, hostname: str = "minirt") -> Spec:
     """The specification of a process that runs `args` in the directory `root`, with Docker's mounts and masks."""
+    from minirt.namespaces import mnt  # not for those who only want a filter: the command of a `run`
+
     return {
         "ociVersion": "1.0.2",
         "process": {"terminal": False, "args": list(args), "env": [PATH], "cwd": "/", "user": {"name": "0:0"},
