@@ -335,6 +335,7 @@ def logs(options: Options) -> int:
         record.find(options.arguments[0]),
         follow=options["follow"],
         stamps=options["timestamps"],
+        details=options["details"],
         tail=-1 if tail == "all" else int(tail),
         since=moment(options, "since"),
         until=moment(options, "until"),
@@ -397,6 +398,7 @@ COMMANDS = {
             "Fetch the logs of a container",
             logs,
             (
+                Option("details", help="Show extra details provided to logs"),
                 Option("follow", help="Follow log output", short="f"),
                 Option("since", "string", "Show logs since a timestamp (2026-01-31T09:05:00Z) or relative (42m)"),
                 Option("tail", "string", "Number of lines to show from the end of the logs", short="n", default="all"),

@@ -96,6 +96,8 @@ OPTIONS = (
            check=_check(VALUES, "isolation")),
     Option("label", "list", "Set meta data on a container", short="l", chapter=17, check=_check(VALUES, "label")),
     Option("label-file", "list", "Read in a line delimited file of labels", chapter=17),
+    Option("log-driver", "string", "Logging driver for the container: json-file, local, none", chapter=17),
+    Option("log-opt", "map", "Log driver options: max-size, max-file, labels, env", chapter=17),
     Option("memory", "bytes", "Memory limit", short="m", chapter=8),
     Option("memory-reservation", "bytes", "Memory soft limit", chapter=8),
     Option("memory-swap", "bytes", "Swap limit equal to memory plus swap: '-1' to enable unlimited swap", chapter=8,
@@ -173,6 +175,10 @@ def asked(options: Options) -> dict[str, Any]:
         from minirt.containers import mounts
 
         mounts.check_targets([*options["volume"], *options["mount"]], [target for target, _ in options["tmpfs"]])
+    if options["log-driver"] or options["log-opt"]:
+        from minirt.containers import values
+
+        result["log"] = values.logging(options["log-driver"] or "json-file", options["log-opt"])
     if "ulimit" in options.given:
         from minirt.containers import values
 

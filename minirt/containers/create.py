@@ -240,6 +240,7 @@ def compose(asked: Mapping[str, Any], arguments: Sequence[str], image: Image) ->
             "Tmpfs": dict(asked["tmpfs"]),
             "ContainerIDFile": asked["cidfile"],
             **({"Annotations": asked["annotation"]} if asked["annotation"] else {}),
+            **({"LogConfig": asked["log"]} if "log" in asked else {}),
             **asked.get("limits", {}),
         },
     }

@@ -31,6 +31,7 @@ NOT_HERE: dict[str, Any] = {
     "Isolation": "", "BlkioWeightDevice": [], "CpuRealtimePeriod": 0, "CpuRealtimeRuntime": 0, "DeviceRequests": None,
     "CpuCount": 0, "CpuPercent": 0, "IOMaximumIOps": 0, "IOMaximumBandwidth": 0,
 }
+LOG: dict[str, Any] = {"Type": "json-file", "Config": {}}
 ADDRESSES: dict[str, Any] = {
     "EndpointID": "", "Gateway": "", "GlobalIPv6Address": "", "GlobalIPv6PrefixLen": 0, "IPAddress": "",
     "IPPrefixLen": 0, "IPv6Gateway": "", "MacAddress": "",
@@ -73,7 +74,7 @@ def inspect(container: record.Container, sized: bool = False) -> dict[str, Any]:
         "ResolvConfPath": f"{files}/resolv.conf",
         "HostnamePath": f"{files}/hostname",
         "HostsPath": f"{files}/hosts",
-        "LogPath": container.log_path,
+        "LogPath": container.log_path if host.get("LogConfig", LOG)["Type"] == "json-file" else "",
         "Name": f"/{container.name}",
         "RestartCount": 0,
         "Driver": "overlay2",
@@ -127,7 +128,7 @@ def host_config(host: dict[str, Any]) -> dict[str, Any]:
         "ExtraHosts": host["ExtraHosts"] or None,
         "ShmSize": host["ShmSize"] or 64 << 20,
         "Init": host["Init"] or None,
-        "LogConfig": {"Type": "json-file", "Config": {}},
+        "LogConfig": host.get("LogConfig", LOG),
         "PortBindings": {},
         "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
         "Runtime": "minirt",

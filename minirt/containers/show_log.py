@@ -10,22 +10,28 @@ import time
 
 from minirt import state
 from minirt.containers import log, record
+from minirt.errors import MinirtError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from typing import Any
 
 REST = 0.05  # seconds between two looks at a log that is followed
 
 
-def show(container: record.Container, *, follow: bool, stamps: bool, tail: int, since: str, until: str) -> None:
+def show(container: record.Container, *, follow: bool, stamps: bool, details: bool, tail: int, since: str, until: str,
+         ) -> None:
     """Writes the log of a container to standard output and error.
 
-    `follow`: goes on until the container ends. `stamps`: each line with its time. `tail`: only so many lines from
-    the end, negative for all. `since`, `until`: only lines of that time (RFC 3339 as the log has it), empty for no
-    limit. Raises OSError when our own output is closed.
+    `follow`: goes on until the container ends. `stamps`: each line with its time. `details`: each with the labels and
+    variables that `--log-opt` names. `tail`: only so many lines from the end, negative for all. `since`, `until`: only
+    lines of that time (RFC 3339 as the log has it), empty for no limit. Raises OSError when our own output is closed.
     """
-    printer = Printer(stamps)
+    settings = container.config["HostConfig"].get("LogConfig") or {"Type": "json-file", "Config": {}}
+    if settings["Type"] == "none":
+        raise MinirtError("configured logging driver does not support reading")
+    printer = Printer(stamps, attributes(container.config["Config"], settings["Config"]) + b" " if details else b"")
     try:
         reader = log.Reader(container.log_path)
     except FileNotFoundError:
@@ -74,20 +80,32 @@ def last(lines: Iterator[log.Entry], number: int) -> list[log.Entry]:
     return [piece for line in kept[len(kept) - min(number, len(kept)):] for piece in line]
 
 
-class Printer:
-    """Writes entries, with a time stamp at the beginning of each line where that is wanted."""
+def attributes(config: dict[str, Any], options: dict[str, str]) -> bytes:
+    """The labels and variables of a container that `--log-opt labels=A,B` and `env=C` name: `A=1,C=2`, as in a URL."""
+    environment = dict(text.split("=", 1) for text in config["Env"])
+    found = {name: table[name] for option, table in (("labels", config["Labels"]), ("env", environment))
+             for name in options.get(option, "").split(",") if name in table}
+    if not found:
+        return b""
+    from urllib.parse import quote_plus
 
-    def __init__(self, stamps: bool) -> None:
-        self.stamps = stamps
+    return ",".join(f"{quote_plus(name)}={quote_plus(found[name])}" for name in sorted(found)).encode()
+
+
+class Printer:
+    """Writes entries, with a time stamp and with `details` at the beginning of each line where those are wanted."""
+
+    def __init__(self, stamps: bool, details: bytes = b"") -> None:
+        self.stamps, self.details = stamps, details
         self.inside: dict[str, bool] = {}  # streams whose last line has not ended yet
 
     def show(self, entry: log.Entry) -> None:
         """Writes one entry to the stream that it came from."""
         descriptor = 2 if entry.stream == "stderr" else 1
-        if not self.stamps:
+        if not self.stamps and not self.details:
             state.write_all(descriptor, entry.data)
             return
         for line in log.lines(iter((entry,))):
-            stamp = b"" if self.inside.get(entry.stream) else entry.time.encode() + b" "
-            state.write_all(descriptor, stamp + line.data)
+            head = entry.time.encode() + b" " + self.details if self.stamps else self.details
+            state.write_all(descriptor, line.data if self.inside.get(entry.stream) else head + line.data)
             self.inside[entry.stream] = not line.data.endswith(b"\n")

@@ -54,7 +54,7 @@ class Traffic:
         self.input_ended = False  # to be closed when that is written
         self.sources = [streams.Source(descriptor, name, number) for descriptor, name, number in
                         ((pipes[1], "stdout", 1), (pipes[2], "stderr", 2)) if descriptor >= 0]
-        self.log = log.Writer(container.log_path)
+        self.log = log.Writer(container.log_path, container.config["HostConfig"].get("LogConfig"))
         self.ended = False
 
     # -- who takes part --------------------------------------------------------------------------------------------

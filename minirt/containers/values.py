@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import stat
 
-from minirt import state
+from minirt import state, units
 from minirt.errors import MinirtError, NotFoundError
 
 TYPE_CHECKING = False
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 LIMITS = "core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack"
+LOG_OPTIONS: dict[str, tuple[str, ...]] = {  # of each driver
+    "json-file": ("max-size", "max-file", "labels", "env"), "local": ("max-size", "max-file"), "none": ()}
 UNLIMITED = 2**64 - 1  # RLIM_INFINITY of <sys/resource.h>
 
 
@@ -280,6 +282,24 @@ def stream(text: str) -> str:
     if word not in ("stdin", "stdout", "stderr"):
         raise ValueError("valid streams are STDIN, STDOUT and STDERR")
     return word
+
+
+def logging(driver: str, options: dict[str, str]) -> dict[str, Any]:
+    """`--log-driver` and `--log-opt` as "LogConfig". Raises MinirtError for what a log cannot be."""
+    if driver not in LOG_OPTIONS:
+        raise MinirtError(f"--log-driver {driver} is not supported: a log is json-file, local or none")
+    for name, text in options.items():
+        if name not in LOG_OPTIONS[driver]:
+            raise MinirtError(f"unknown log opt '{name}' for {driver} log driver: it is one of "
+                              f"{', '.join(LOG_OPTIONS[driver]) or 'none at all'}")
+        if name == "max-file" and not (text.isascii() and text.isdigit() and int(text)):
+            raise MinirtError(f"invalid log opt max-file={text}: max-file cannot be less than 1")
+        if name == "max-size":
+            try:
+                units.parse_size(text)
+            except MinirtError:
+                raise MinirtError(f"invalid log opt max-size={text}: give it like 10m") from None
+    return {"Type": driver, "Config": options}
 
 
 def keys(text: str) -> str:

@@ -64,7 +64,7 @@ def test_ps_formats(tool):
     assert (shown["Names"], shown["State"], shown["Labels"], shown["Networks"]) == ("box", "created", "a=b,c=d", "none")
     table = tool("ps", "-a", "--format", r"table {{.Names}}\t{{upper .State}}\t{{.Label \"a\"}}".replace('\\"',
                  '"')).out
-    assert table.splitlines()[0].split() == ["NAMES", "STATE", "A"]
+    assert table.splitlines()[0].split() == ["NAMES", "STATE", "a"]
     assert table.splitlines()[1].split() == ["box", "CREATED", "b"]
     assert '"range" is not supported' in tool("ps", "--format", "{{range .Names}}", status=1).err
 
@@ -470,3 +470,38 @@ def test_a_container_that_could_not_start_never_started(tool):
     now = tool.inspect("box")["State"]
     assert (now["Status"], now["ExitCode"]) == ("created", 127)
     assert now["StartedAt"] == now["FinishedAt"] == "0001-01-01T00:00:00Z"
+
+
+def test_a_log_keeps_to_its_size_and_number_of_files(tool):
+    tool("run", "--name", "box", "--log-opt", "max-size=1k", "--log-opt", "max-file=3", "busybox", "sh", "-c",
+         "for line in $(seq 100); do echo line $line of a log that is put aside; sleep 0.002; done")
+    shown = tool("logs", "box").out.splitlines()
+    assert shown[-1].startswith("line 100 of") and 5 < len(shown) < 60
+    numbers = [int(line.split()[1]) for line in shown]
+    assert numbers == list(range(numbers[0], 101))
+    place = Path(tool.inspect("box")["LogPath"])
+    assert sorted(path.name for path in place.parent.glob(f"{place.name}*")) == ["log", "log.1", "log.2"]
+    assert tool.inspect("box")["HostConfig"]["LogConfig"] == {
+        "Type": "json-file", "Config": {"max-size": "1k", "max-file": "3"}}
+    assert len(tool("logs", "--tail", "3", "box").out.splitlines()) == 3
+
+
+def test_a_log_may_be_none_and_says_so(tool):
+    assert tool("run", "--name", "box", "--log-driver", "none", "busybox", "echo", "seen").out == "seen\n"
+    refused = tool("logs", "box", status=1).err
+    assert refused == "minirt: configured logging driver does not support reading\n"
+    assert tool.inspect("box")["LogPath"] == ""
+    for words, reason in ((("--log-driver", "syslog"), "--log-driver syslog is not supported"),
+                          (("--log-opt", "tag=x"), "unknown log opt 'tag' for json-file log driver"),
+                          (("--log-opt", "max-file=0"), "max-file cannot be less than 1"),
+                          (("--log-opt", "max-size=x"), "invalid log opt max-size=x")):
+        assert reason in tool("create", *words, "busybox", status=125).err
+
+
+def test_logs_with_details(tool):
+    tool("run", "--name", "plain", "busybox", "echo", "hello")
+    assert tool("logs", "--details", "plain").out == " hello\n"
+    tool("run", "--name", "box", "-l", "b=2 3", "-e", "A=1", "--log-opt", "labels=b,c", "--log-opt", "env=A",
+         "busybox", "echo", "hello")
+    assert tool("logs", "--details", "box").out == "A=1,b=2+3 hello\n"
+    assert tool("logs", "-t", "--details", "box").out.split()[1:] == ["A=1,b=2+3", "hello"]

@@ -271,3 +271,23 @@ def test_a_moment_may_be_a_duration_before_now_or_after():
 def test_what_is_no_moment(text):
     with pytest.raises(MinirtError, match="failed to parse value as time or duration"):
         units.parse_moment(text)
+
+
+@pytest.mark.parametrize("files", [1, 3])
+def test_a_reader_follows_a_log_that_is_put_aside(tmp_path, files):
+    settings = {"Type": "json-file", "Config": {"max-size": "100", "max-file": str(files)}}
+    writer = log.Writer(f"{tmp_path}/log", settings)
+    writer.write("stdout", b"0\n")
+    reader = log.Reader(f"{tmp_path}/log")
+    seen = []
+    for number in range(1, 20):
+        seen += [int(entry.data) for entry in reader.entries()]
+        writer.write("stdout", b"%d\n" % number)
+    seen += [int(entry.data) for entry in reader.entries()]
+    assert seen == list(range(20))
+    assert len(list(tmp_path.iterdir())) == files
+    late = log.Reader(f"{tmp_path}/log")
+    kept = [int(entry.data) for entry in late.entries()]
+    assert kept == list(range(kept[0], 20)) and len(kept) < 20
+    for each in (writer, reader, late):
+        each.close()
