@@ -16,14 +16,17 @@ import os
 import time
 
 try:
+    from _json import encode_basestring as _write
     from _json import encode_basestring_ascii as _quote
     from _json import make_scanner as _make_scanner
 except ImportError:  # an interpreter without the C accelerator: slower, the same result
+    from json.encoder import encode_basestring as _write  # type: ignore[no-redef]
     from json.encoder import encode_basestring_ascii as _quote  # type: ignore[no-redef]
     from json.scanner import make_scanner as _make_scanner  # type: ignore[assignment]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
     from typing import Any
 
@@ -144,24 +147,26 @@ def loads(text: str | bytes) -> Json:
     return value
 
 
-def dumps(value: Json, indent: int | None = None) -> str:
-    """Write dicts, lists, strings, numbers, booleans and None as JSON, on one line or with `indent` spaces a level."""
-    return _encode(value, "" if indent is None else "\n", " " * (indent or 0))
+def dumps(value: Json, indent: int | None = None, docker: bool = False) -> str:
+    """Write dicts, lists, strings, numbers, booleans and None as JSON, on one line or with `indent` spaces a level.
+    `docker`: as Docker prints it for people, with no space on that one line, and with letters beyond ASCII."""
+    space = "" if docker and indent is None else " "
+    return _encode(value, "" if indent is None else "\n", " " * (indent or 0), space, _write if docker else _quote)
 
 
-def _encode(value: Json, newline: str, step: str) -> str:
+def _encode(value: Json, newline: str, step: str, space: str, quote: Callable[[str], str]) -> str:
     if isinstance(value, str):
-        return _quote(value)
+        return quote(value)
     if value is None or value is True or value is False:
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, (int, float)):
         return repr(value)
     inner = newline + step if newline else ""
-    comma = "," + inner if newline else ", "
+    comma = "," + (inner or space)
     if isinstance(value, dict):
-        items = [f"{_quote(str(key))}: {_encode(item, inner, step)}" for key, item in value.items()]
+        items = [f"{quote(str(key))}:{space}{_encode(item, inner, step, space, quote)}" for key, item in value.items()]
         return "{" + inner + comma.join(items) + newline + "}" if items else "{}"
-    items = [_encode(item, inner, step) for item in value]
+    items = [_encode(item, inner, step, space, quote) for item in value]
     return "[" + inner + comma.join(items) + newline + "]" if items else "[]"
 
 

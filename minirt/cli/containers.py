@@ -59,14 +59,19 @@ def ps(options: Options) -> int:
     if last > 0:
         chosen = chosen[:last]
     table = TABLE + "\t{{.Size}}" if options["size"] else TABLE
-    sized = options["size"] or ".Size" in options["format"]
+    form = options["format"]
+    if form and options["quiet"]:
+        os.write(2, b"WARNING: Ignoring custom format, because both --format and --quiet are set.\n")
+        form = ""
+    sized = options["size"] or ".Size" in form
     formats.show(
         formats.rows(
             [row(container, now, options["no-trunc"], sized) for container, now in chosen],
-            options["format"],
+            form,
             table=table,
             headings=HEADINGS,
             quiet="{{.ID}}" if options["quiet"] else "",
+            wrong=("failed to parse template", "failed to execute template"),
         )
     )
     return 0
@@ -87,7 +92,7 @@ def row(container: record.Container, now: record.State, whole: bool, sized: bool
     return {
         "ID": container.id if whole else container.id[:12],
         "Image": image,
-        "Command": formats.to_json(command if whole or len(command) <= 20 else command[:19] + "…"),
+        "Command": state.dumps(command if whole or len(command) <= 20 else command[:19] + "…", docker=True),
         "CreatedAt": time.strftime("%Y-%m-%d %H:%M:%S %z %Z", time.localtime(created)),
         "RunningFor": units.human_ago(time.time() - created),
         "Status": record.words(now),

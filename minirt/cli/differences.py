@@ -130,7 +130,7 @@ NOTES = (
     ("rmi", "an image counts as used when a container stands on the same layers, from whichever image it was made"),
     ("save", "--format chooses the archive's form, as in Podman; --platform takes one platform"),
     ("system df", "an image's size counts its blobs as they came and its files, unpacked"),
-    ("--format", "json, table, fields, join, upper, lower, title, print, println, index, len; not range, if ..."),
+    ("--format", "not define, template and block; a name that is not there is answered with those that are"),
     ("ps", "one status that Docker does not know: Dead (monitor lost)"),
 )
 

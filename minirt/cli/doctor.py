@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from minirt import state
 from minirt.cli import format as formats
 from minirt.cli.options import Command, Option, Options
 
@@ -15,7 +16,7 @@ def examine(options: Options) -> int:
         raise UsageError(f"doctor knows the formats text and json, not {options['format']!r}")
     findings = doctor.examine()
     if options["format"] == "json":
-        formats.show(formats.to_json(doctor.as_data(findings), 2) + "\n")
+        formats.show(state.dumps(doctor.as_data(findings), indent=2, docker=True) + "\n")
     else:
         formats.show(doctor.as_text(findings, everything=not options["missing"]) + "\n")
     return 0 if doctor.ready(findings) else 1

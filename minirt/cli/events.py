@@ -9,11 +9,16 @@ from minirt import state
 from minirt.cli import format as formats
 from minirt.cli.containers import moment
 from minirt.cli.options import Command, Option, Options
+from minirt.cli.verbs import Struct
+from minirt.errors import TemplateError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from minirt.cli.template import Template
+
+WRONG = "Error parsing format"  # how Docker's sentence about a template begins, here
 REST = 0.1  # seconds between two looks at the log
 # Those of Docker's that can meet something here, and those of things that there are not yet.
 FILTERS = ("container", "event", "image", "label", "scope", "type",
@@ -24,7 +29,7 @@ def events(options: Options) -> int:
     """`minirt events`."""
     filters = formats.filters(options["filter"], FILTERS)
     form = "json" if options["format"] == "{{json .}}" else options["format"]
-    template = None if form in ("", "json") else formats.Template(form)
+    template = None if form in ("", "json") else formats.parse(form, WRONG, formats.MALFORMED)
     since = moment(options, "since") or state.now()
     until = moment(options, "until")
     reader = log.Reader()
@@ -33,7 +38,10 @@ def events(options: Options) -> int:
         for event in reader.read():
             when = state.format_time(event["timeNano"])  # times of one form compare as text
             if since <= when and (not until or when <= until) and passes(event, filters):
-                formats.show(shown(event, template, form) + "\n")
+                try:
+                    formats.show(shown(event, template, form) + "\n")
+                except TemplateError as error:
+                    raise formats.told(error, WRONG, formats.MALFORMED) from None
         if over:
             return 0
         time.sleep(REST)
@@ -64,7 +72,7 @@ def passes(event: dict[str, Any], filters: dict[str, list[str]]) -> bool:
     return True
 
 
-def shown(event: dict[str, Any], template: formats.Template | None, form: str) -> str:
+def shown(event: dict[str, Any], template: Template | None, form: str) -> str:
     """An event as a line: `TIME TYPE ACTION ID (KEY=VALUE, ...)`, or as the format that was asked for."""
     about = dict(sorted(event["Actor"]["Attributes"].items()))
     if not template and not form:
@@ -83,10 +91,10 @@ def shown(event: dict[str, Any], template: formats.Template | None, form: str) -
              "Actor": {"ID": event["Actor"]["ID"], "Attributes": about}, "scope": "local",
              "time": event["timeNano"] // 1_000_000_000, "timeNano": event["timeNano"]}
     if not template:
-        return formats.to_json(whole)
+        return state.dumps(whole, docker=True)
     names = {"status": "Status", "id": "ID", "from": "From", "scope": "Scope", "time": "Time", "timeNano": "TimeNano"}
     row = {names.get(key, key): value for key, value in whole.items()}
-    return template.render({"Status": "", "ID": "", "From": "", **row})
+    return template.render(Struct({"Status": "", "ID": "", "From": "", **row, "Actor": Struct(whole["Actor"])}))
 
 
 COMMANDS = {

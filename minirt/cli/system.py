@@ -67,8 +67,11 @@ def _verbose(room: Usage, template: str) -> str:
         row = containers.row(container, record.derive(container), bool(template), False)
         theirs.append({**row, "Size": units.human_size(measure.tree(f"{container.directory}/upper"))})
     if template:
-        everything = {"Images": images, "Containers": theirs, "Volumes": [], "BuildCache": []}
-        return formats.Template("{{json .}}" if template == "json" else template).render(everything) + "\n"
+        from minirt.cli.verbs import Struct
+
+        everything = Struct(Images=[Struct(each) for each in images], Containers=[Struct(each) for each in theirs],
+                            Volumes=[], BuildCache=[])
+        return formats.parse("{{json .}}" if template == "json" else template).render(everything) + "\n"
     from minirt.cli import images as image_tables
 
     return "\n".join((

@@ -5,15 +5,20 @@ from __future__ import annotations
 import os
 import sys
 
+from minirt import state
 from minirt.cli import format as formats
 from minirt.cli.options import Command, Option, Options
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 VERSION = "0.1.0"
 # The Engine API whose words and columns are followed.
 API = "1.49"
 
 
-def facts() -> dict[str, object]:
+def facts() -> dict[str, Any]:
     """What `version` shows, in the shape that `docker version --format json` has."""
     kernel = os.uname()
     machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(kernel.machine, kernel.machine)
@@ -42,12 +47,16 @@ def version(options: Options) -> int:
         return 0
     known = facts()
     template = options["format"]
+    if template == "json":
+        formats.show(state.dumps(known, docker=True) + "\n")
+        return 0
     if template:
-        text = formats.to_json(known) if template == "json" else formats.Template(template).render(known)
-        formats.show(text + "\n")
+        from minirt.cli import shapes
+
+        parsed = formats.parse(template, code=formats.MALFORMED, name="version")
+        formats.show(shapes.render(parsed, known) + "\n")
         return 0
     client = known["Client"]
-    assert isinstance(client, dict)
     rows = (
         ("Version", VERSION),
         ("API version", API),

@@ -66,7 +66,12 @@ def test_ps_formats(tool):
                  '"')).out
     assert table.splitlines()[0].split() == ["NAMES", "STATE", "a"]
     assert table.splitlines()[1].split() == ["box", "CREATED", "b"]
-    assert '"range" is not supported' in tool("ps", "--format", "{{range .Names}}", status=1).err
+    assert tool("ps", "-a", "--format", '{{range split .Labels ","}}[{{.}}]{{end}}').out == "[a=b][c=d]\n"
+    quiet = tool("ps", "-aq", "--format", "{{.Names}}")
+    assert quiet.out == f"{shown['ID']}\n" and "Ignoring custom format" in quiet.err
+    for template, sentence in (("{{range .Names}}", "failed to parse template: template: :1: unexpected EOF"),
+                               ("{{.Nosuch}}", "failed to execute template: template: :1:2: executing")):
+        assert tool("ps", "-a", "--format", template, status=1).err.startswith(f"minirt: {sentence}")
 
 
 def test_sizes(tool):
