@@ -192,6 +192,8 @@ def check_cidfile(path: str) -> None:
         raise ConflictError(
             f"container ID file found, make sure the other container isn't running or delete {path}"
         )
+    if not os.path.isdir(os.path.dirname(os.path.abspath(path))):
+        raise NotFoundError(f"failed to create the container ID file: open {path}: no such file or directory")
 
 
 def start(

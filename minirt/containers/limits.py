@@ -181,6 +181,8 @@ def check_cpu(host: Mapping[str, Any]) -> None:
     count = os.cpu_count() or 1
     if nano < 0 or nano > count * 10**9:
         raise MinirtError(f"range of CPUs is from 0.01 to {count}.00, as there are only {count} CPUs available")
+    if host.get("CpuShares", 0) < 0:
+        raise MinirtError(f"invalid CPU shares ({host['CpuShares']}): value must be a positive integer")
     if period and not 1000 <= period <= 1000000:
         raise MinirtError("CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)")
     if 0 < quota < 1000:

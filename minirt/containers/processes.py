@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+WIDTH = 20  # of a column, at least, as in Docker's table
+
+
 def table(container: record.Container, words: Sequence[str]) -> str:
     """What `ps` says of the container's processes. `words`: its options, `-ef` when there are none.
 
@@ -39,9 +42,9 @@ def table(container: record.Container, words: Sequence[str]) -> str:
     column = titles.index("PID")
     shown = [line for line in lines if line.split(None, column + 1)[column] in {str(pid) for pid in pids}]
     rows = [line.split(None, len(titles) - 1) for line in [head, *shown]]
-    widths = [max(len(row[index]) for row in rows if index < len(row)) for index in range(len(titles) - 1)]
+    widths = [max(WIDTH, *(len(row[index]) + 3 for row in rows if index < len(row))) for index in range(len(titles) - 1)]
     return "".join(
-        "".join(cell.ljust(widths[index] + 3) for index, cell in enumerate(row[:-1])) + row[-1] + "\n" for row in rows
+        "".join(cell.ljust(widths[index]) for index, cell in enumerate(row[:-1])) + row[-1] + "\n" for row in rows
     )
 
 

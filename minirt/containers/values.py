@@ -41,10 +41,11 @@ def environment(files: Iterable[str], variables: Iterable[str], ours: Mapping[st
     lines = []
     for path in files:
         for line in _lines(path):
-            if "=" in line:
-                name = line.partition("=")[0]
-                if not name or name != name.strip() or " " in name or "\t" in name:
-                    raise MinirtError(f"poorly formatted environment: variable '{name}' is empty or has whitespace")
+            name = line.partition("=")[0]
+            if not name:
+                raise MinirtError(f"invalid env file ({path}): no variable name on line '{line}'")
+            if " " in name or "\t" in name:
+                raise MinirtError(f"invalid env file ({path}): variable '{name}' contains whitespaces")
             lines.append(line)
     result = []
     for text in [*lines, *variables]:
@@ -82,15 +83,16 @@ def label(text: str) -> str:
 
 
 def _lines(path: str) -> list[str]:
-    """The lines of a file, without comments and empty ones."""
+    """The lines of a file of variables or labels, without comments and empty ones."""
     try:
         with open(path, "rb") as file:
             text = file.read().decode("utf-8-sig")
     except OSError as error:
         raise NotFoundError(f"open {path}: {(error.strerror or str(error)).lower()}") from None
     except UnicodeDecodeError:
-        raise MinirtError(f"env file {path} contains invalid utf8 bytes") from None
-    return [line.lstrip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+        raise MinirtError(f"invalid env file ({path}): invalid utf8 bytes") from None
+    lines = [line.removesuffix("\r").lstrip() for line in text.split("\n")]  # what else ends a line may be in a value
+    return [line for line in lines if line and not line.startswith("#")]
 
 
 def limit(text: str) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import os
 
 from minirt import overlay, state
+from minirt.errors import MinirtError
 from minirt.kernel import mount, paths, process, syscalls
 from minirt.namespaces import cgroup, ipc, mnt, net, pid, sysctl, uts
 from minirt.process import enter, handle, program
@@ -104,7 +105,7 @@ def _child(spec: dict[str, Any], new: set[str], group: Group | None) -> int:
             os.close(adjust)
         except PermissionError:
             if not mapped or wanted["oomScoreAdj"]:  # 0 is the default: an ordinary user's session may have more
-                raise
+                raise MinirtError(f"cannot lower oom_score_adj to {wanted['oomScoreAdj']}: not permitted here") from None
     sources = [mnt.bind(entry["source"], entry.get("options", ())) if entry["type"] == "bind" else -1
                for entry in spec["mounts"]]
     if shared:

@@ -36,11 +36,11 @@ def look_up(root: int, name: str, extra: Sequence[str] = ()) -> User:
     """
     user, colon, group = name.partition(":")
     passwd = [line for line in _table(root, "/etc/passwd")
-              if len(line) >= 6 and line[2].isdigit() and line[3].isdigit()]
-    groups = [line for line in _table(root, "/etc/group") if len(line) >= 3 and line[2].isdigit()]
+              if len(line) >= 6 and _is_number(line[2]) and _is_number(line[3])]
+    groups = [line for line in _table(root, "/etc/group") if len(line) >= 3 and _is_number(line[2])]
     wanted = user or "0"
     entry = next((line for line in passwd if wanted in (line[0], line[2])), None)
-    if entry is None and not wanted.isdigit():
+    if entry is None and not _is_number(wanted):
         raise MinirtError(f"unable to find user {wanted}: no matching entries in passwd file")
     uid = int(entry[2]) if entry else int(wanted)
     _in_range(uid)
@@ -59,9 +59,13 @@ def _group_number(groups: list[list[str]], name: str) -> int:
     for line in groups:
         if line[0] == name:
             return int(line[2])
-    if not name.isdigit():
+    if not _is_number(name):
         raise MinirtError(f"unable to find group {name}: no matching entries in group file")
     return _in_range(int(name))
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 20  # all that int() takes without a fight
 
 
 def _in_range(number: int) -> int:

@@ -605,3 +605,12 @@ def test_an_image_for_another_platform_is_not_taken(tool):
     assert f"does not provide the specified platform (linux/{other})" in refused
     assert "Unable to find image 'busybox:latest' locally" in tool(
         "run", "--rm", "--platform", f"linux/{other}", "busybox", status=125).err
+
+
+def test_what_cannot_be_is_said_in_a_sentence(tool, tmp_path):
+    for words, reason in (
+            (("--cidfile", f"{tmp_path}/no/id"), f"failed to create the container ID file: open {tmp_path}/no/id: no such"),
+            (("--cpu-shares", "-1"), "invalid CPU shares (-1): value must be a positive integer"),
+            (("-u", "\u00b2"), "unable to find user \u00b2"), (("-u", "9" * 30), "unable to find user 999")):
+        done = tool("run", "--rm", *words, "busybox", "true", status=125)
+        assert reason in done.err and "mistake" not in done.err, done.err

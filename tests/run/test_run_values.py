@@ -291,3 +291,16 @@ def test_a_reader_follows_a_log_that_is_put_aside(tmp_path, files):
     assert kept == list(range(kept[0], 20)) and len(kept) < 20
     for each in (writer, reader, late):
         each.close()
+
+
+def test_lines_of_an_environment_file(tmp_path):
+    path = tmp_path / "env"
+    path.write_bytes("\ufeffA=1\r\n # no\n\n\t B=x\u2028y\x0cz  \nC\nD\nE=".encode())
+    assert values.environment([str(path)], [], {"C": "c"}) == ["A=1", "B=x\u2028y\x0cz  ", "C=c", "E="]
+    for text, reason in (("=v", "no variable name on line '=v'"), ("a b", "variable 'a b' contains whitespaces")):
+        path.write_text(text)
+        with pytest.raises(MinirtError, match=reason):
+            values.environment([str(path)], [], {})
+    path.write_bytes(b"A=\xff")
+    with pytest.raises(MinirtError, match="invalid utf8 bytes"):
+        values.environment([str(path)], [], {})
