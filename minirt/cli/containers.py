@@ -39,8 +39,10 @@ HEADINGS = {
     "Mounts": "MOUNTS",
     "LocalVolumes": "LOCAL VOLUMES",
     "Networks": "NETWORKS",
+    "Platform": "PLATFORM",
 }
 TABLE = "{{.ID}}\t{{.Image}}\t{{.Command}}\t{{.RunningFor}}\t{{.Status}}\t{{.Ports}}\t{{.Names}}"
+WRONG = ("failed to parse template", "failed to execute template")  # how Docker's sentences about one begin, here
 FILTERS = ("id", "name", "label", "status", "exited", "ancestor", "before", "since", "network")
 STATES = ("created", "running", "paused", "restarting", "removing", "exited", "dead")
 
@@ -71,7 +73,7 @@ def ps(options: Options) -> int:
             table=table,
             headings=HEADINGS,
             quiet="{{.ID}}" if options["quiet"] else "",
-            wrong=("failed to parse template", "failed to execute template"),
+            wrong=WRONG,
         )
     )
     return 0
@@ -105,6 +107,7 @@ def row(container: record.Container, now: record.State, whole: bool, sized: bool
         "Mounts": ",".join(path if whole or len(path) <= 15 else path[:14] + "…" for path in mounts),
         "LocalVolumes": "0",
         "Networks": config["HostConfig"]["NetworkMode"],
+        "Platform": None,
     }
 
 
