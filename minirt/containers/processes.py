@@ -42,7 +42,8 @@ def table(container: record.Container, words: Sequence[str]) -> str:
     column = titles.index("PID")
     shown = [line for line in lines if line.split(None, column + 1)[column] in {str(pid) for pid in pids}]
     rows = [line.split(None, len(titles) - 1) for line in [head, *shown]]
-    widths = [max(WIDTH, *(len(row[index]) + 3 for row in rows if index < len(row))) for index in range(len(titles) - 1)]
+    widths = [max(WIDTH, *(len(row[index]) + 3 for row in rows if index < len(row)))
+              for index in range(len(titles) - 1)]
     return "".join(
         "".join(cell.ljust(widths[index]) for index, cell in enumerate(row[:-1])) + row[-1] + "\n" for row in rows
     )

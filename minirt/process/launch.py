@@ -105,7 +105,7 @@ def _child(spec: dict[str, Any], new: set[str], group: Group | None) -> int:
             os.close(adjust)
         except PermissionError:
             if not mapped or wanted["oomScoreAdj"]:  # 0 is the default: an ordinary user's session may have more
-                raise MinirtError(f"cannot lower oom_score_adj to {wanted['oomScoreAdj']}: not permitted here") from None
+                raise MinirtError(f"oom_score_adj cannot be lowered to {wanted['oomScoreAdj']} here") from None
     sources = [mnt.bind(entry["source"], entry.get("options", ())) if entry["type"] == "bind" else -1
                for entry in spec["mounts"]]
     if shared:
