@@ -205,9 +205,10 @@ def kill(path: str) -> None:
 
 
 def freeze(path: str, frozen: bool) -> None:
-    """Stop all processes of the group at `path`, or let them go on; returns when the kernel says that they stand."""
+    """Stop all processes of the group at `path`, or let them go on; returns when the kernel says that they stand, or
+    the group is gone. Raises OSError (FileNotFoundError when it was gone before)."""
     write(f"{path}/cgroup.freeze", "1" if frozen else "0")
-    while pairs(f"{path}/cgroup.events").get("frozen") != int(frozen):
+    while pairs(f"{path}/cgroup.events").get("frozen", frozen) != frozen:
         time.sleep(0.001)
 
 

@@ -150,7 +150,7 @@ def _derive(container: Container, locked: Callable[[], bool]) -> State:
     started = container.config.get("Started", "")
     if running is not None:
         held = locked()
-        now = State(("paused" if running.get("paused") else "running") if held else "dead")
+        now = State(("paused" if _frozen(running["cgroup"]) else "running") if held else "dead")
         now.started = running["started"]
         now.lost = not held
         now.pid = running["pid"]["pid"] if held else 0
@@ -171,6 +171,16 @@ def _derive(container: Container, locked: Callable[[], bool]) -> State:
         now.lost, now.code, now.started = True, LOST, started
         return now
     return State("created")
+
+
+def _frozen(group: str) -> bool:
+    """Whether the kernel lets the processes of a control group, its directory, stand still (chapter 08)."""
+    for file, standing in (("cgroup.freeze", (b"1",)), ("freezer.state", (b"FROZEN", b"FREEZING"))):
+        try:
+            return state.read_file(f"{group}/{file}").strip() in standing
+        except OSError:
+            continue  # the other version, or it is gone
+    return False
 
 
 def words(now: State) -> str:

@@ -146,15 +146,17 @@ def settle(container: record.Container, patience: float = 10.0) -> None:
 
 
 def pause(container: record.Container, frozen: bool) -> None:
-    """Stops all processes of a running container where they are, or lets them go on. Raises ConflictError."""
+    """Makes all processes of a running container stand still where they are, or lets them go on. Raises ConflictError
+    when it does not run, or does so already.
+    """
     now = record.derive(container)
-    running = container.running()
     doing = "pause" if frozen else "unpause"
-    if running is None or not now.alive:
+    if not now.alive:
         raise not_running(container, doing)
     if frozen == (now.status == "paused"):
         raise ConflictError(f"Container {container.id} is {'already' if frozen else 'not'} paused")
-    tree.group(container.group_name).freeze(frozen)
-    running["paused"] = frozen
-    state.write_json(f"{container.run_directory}/running.json", running, sync=False)
+    try:
+        tree.group(container.group_name).freeze(frozen)
+    except FileNotFoundError:
+        raise not_running(container, doing) from None
     container.tell(doing)
