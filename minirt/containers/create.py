@@ -106,23 +106,26 @@ def make_directory(container: record.Container) -> None:
 
 def take_name(container: record.Container, name: str) -> None:
     """Claims `name`, or one that is invented when it is empty. Raises ConflictError when it is taken."""
+    def claim(name: str) -> None:
+        with record.naming():
+            record.claim_name(name, container.id)
+        container.config["Name"] = name
+
     if name:
         try:
-            record.claim_name(name, container.id)
+            claim(name)
         except ConflictError:
             from minirt.containers import repair
 
             repair.sweep()  # its owner may be one that was to go with its end, and that lost its monitor
-            record.claim_name(name, container.id)
-    while not name:
+            claim(name)
+    while not container.name:
         from minirt.containers import names
 
-        name = names.invent()
         try:
-            record.claim_name(name, container.id)
+            claim(names.invent())
         except ConflictError:
-            name = ""
-    container.config["Name"] = name
+            continue
 
 
 def host_name(container: record.Container) -> None:

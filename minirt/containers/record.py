@@ -285,39 +285,34 @@ def name_owner(name: str) -> str:
     return id if config.get("Name") == name else ""
 
 
-def claim_name(name: str, id: str) -> None:
-    """Takes a name for the container `id`, whose directory must be there. Raises ConflictError when it is taken.
+def naming() -> state.Lock:
+    """The lock under which names are claimed and given back. Who renames holds it until the configuration says so, too:
+    before that his claim is void."""
+    return state.Lock(f"{state.run_root()}/names.lock")
 
-    The symlink is made exclusively, so of two that want one name one gets it. A void claim is replaced under a
-    lock: else the second of two who saw it void would throw away the fresh claim of the first.
+
+def claim_name(name: str, id: str) -> None:
+    """Takes a name for the container `id`, whose directory must be there; the caller holds `naming`. A void claim is
+    replaced. Raises ConflictError, in Docker's words, when it is taken.
     """
     names = f"{state.root()}/names"
-    target = f"../containers/{id}"
+    owner = name_owner(name)
+    if owner and owner != id:
+        raise ConflictError(
+            f'Conflict. The container name "/{name}" is already in use by container "{owner}". '
+            "You have to remove (or rename) that container to be able to reuse that name."
+        )
     try:
-        state.claim(names, name, target)
-        return
+        os.unlink(f"{names}/{name}")
     except FileNotFoundError:
         os.makedirs(names, 0o711, exist_ok=True)
-    except FileExistsError:
-        pass
-    with state.Lock(f"{state.run_root()}/names.lock"):
-        owner = name_owner(name)
-        if owner and owner != id:
-            raise ConflictError(
-                f'Conflict. The container name "/{name}" is already in use by container "{owner}". '
-                "You have to remove (or rename) that container to be able to reuse that name."
-            )
-        try:
-            os.unlink(f"{names}/{name}")
-        except FileNotFoundError:
-            pass
-        state.claim(names, name, target)
+    state.claim(names, name, f"../containers/{id}")
 
 
 def release_name(name: str, id: str) -> None:
     """Gives a name back, unless it belongs to another container by now."""
     path = f"{state.root()}/names/{name}"
-    with state.Lock(f"{state.run_root()}/names.lock"):
+    with naming():
         try:
             if os.readlink(path).rsplit("/", 1)[-1] == id:
                 os.unlink(path)

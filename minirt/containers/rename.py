@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import os
 
-from minirt.containers import peer, record
+from minirt.containers import peer, record, repair
 from minirt.errors import MinirtError
-
-TYPE_CHECKING = False
 
 
 def rename(container: record.Container, name: str) -> None:
@@ -19,15 +17,25 @@ def rename(container: record.Container, name: str) -> None:
     if not name:
         raise MinirtError("Neither old nor new names may be empty")
     record.check_name(name)
-    old = container.name
-    if old == name:
+    if container.name == name:
         raise MinirtError("Renaming a container with the same name as its current name")
-    record.claim_name(name, container.id)
-    container.config["Name"] = name
-    container.save()
-    record.release_name(old, container.id)
-    container.tell("rename", oldName=f"/{old}")
     if record.derive(container).alive:
+        give_name(container, name)
         channel = peer.connect(container, {"name": name}, ())  # its monitor has read the configuration long ago
         if channel >= 0:
             os.close(channel)
+    else:
+        lock = repair.hold(container)  # whoever starts it meanwhile writes the configuration, too
+        give_name(record.load(container.id), name)
+        lock.release()
+
+
+def give_name(container: record.Container, name: str) -> None:
+    """Claims the new name, writes it down, and gives the old one back. Raises ConflictError when it is taken."""
+    old = container.name
+    with record.naming():
+        record.claim_name(name, container.id)
+        container.config["Name"] = name
+        container.save()
+    record.release_name(old, container.id)
+    container.tell("rename", oldName=f"/{old}")
