@@ -158,6 +158,9 @@ def namespaces(host: dict[str, Any]) -> list[dict[str, str]]:
             now = record.derive(other)
             if not now.alive:
                 raise ConflictError(f"cannot join the {kind} namespace of {other.name}: it is not running")
+            if kind == "ipc" and other.config["HostConfig"]["IpcMode"] in ("private", "none"):
+                raise ConflictError(f"can't join IPC of container {other.id}: non-shareable IPC (hint: use "
+                                    "IpcMode:shareable for the donor container)")
             result.append({"type": kind, "path": f"/proc/{now.pid}/ns/{file}"})
         else:
             result.append({"type": kind})
@@ -175,7 +178,11 @@ def mount_table(container: record.Container) -> list[dict[str, Any]]:
         del table["/dev/shm"]
     elif ipc == "host":
         for path in ("/dev/shm", "/dev/mqueue"):
-            table[path] = {"destination": path, "type": "bind", "source": path, "options": ["rbind"]}
+            if os.path.isdir(path):
+                table[path] = {"destination": path, "type": "bind", "source": path, "options": ["rbind"]}
+    elif ipc.startswith("container:"):
+        now = record.derive(record.find(ipc.partition(":")[2]))  # `namespaces` refuses one that does not run
+        table["/dev/shm"] = {"destination": "/dev/shm", "type": "shm", "source": f"/proc/{now.pid}/ns/ipc"}
     elif host["ShmSize"]:
         words = [word for word in table["/dev/shm"]["options"] if not word.startswith("size=")]
         table["/dev/shm"] = {**table["/dev/shm"], "options": [*words, f"size={host['ShmSize']}"]}
@@ -193,6 +200,8 @@ def mount_table(container: record.Container) -> list[dict[str, Any]]:
         from minirt.containers import mounts
 
         mounts.check_sources(host["Mounts"])
+        if any(each["Target"] == "/dev" for each in host["Mounts"]):
+            table = {path: entry for path, entry in table.items() if not path.startswith("/dev/")}
         for entry in mounts.entries(host["Mounts"], host["Tmpfs"]):
             table.pop(entry["destination"], None)
             table[entry["destination"]] = entry

@@ -16,6 +16,7 @@ import os
 
 from minirt import trace
 from minirt.kernel import mount, syscalls
+from minirt.namespaces import mnt
 
 CHAPTER = 5
 
@@ -42,6 +43,16 @@ def shared_memory(size: int) -> int:
     "shm" as source. Raises OSError. Sources: shm_overview(7), tmpfs(5).
     """
     return mount.filesystem("tmpfs", {"size": str(size), "mode": "1777"}, ("nosuid", "nodev", "noexec"), source="shm")
+
+
+@trace.narrated(CHAPTER, "clone the /dev/shm that belongs to {path}",
+                "setns(); open_tree('/dev/shm', OPEN_TREE_CLONE)")
+def borrow_shared_memory(path: str) -> int:
+    """Clone the /dev/shm of a process whose IPC namespace `path`, /proc/PID/ns/ipc, is to be shared: POSIX shared memory
+    is files, and who joins the namespace alone would not find them. Return the descriptor of a detached mount. Raises
+    OSError. Source: shm_overview(7).
+    """
+    return mnt.clone_of(path.split("/")[2], "/dev/shm")
 
 
 @trace.narrated(CHAPTER, "the namespace's own queues for /dev/mqueue", "fsopen(mqueue)")

@@ -104,25 +104,33 @@ def bind(source: str, options: Iterable[str] = ("rbind", "rprivate")) -> int:
     return tree
 
 
+def clone_of(process: str, path: str) -> int:
+    """Clone what is mounted at `path` in the mount namespace of the process with the number `process`.
+
+    A mount can be cloned only from within its namespace. So this process goes there, and comes back to a mount namespace
+    of its own, which begins here: to the one that it was in an ordinary user may not return. Raises OSError. setns(2).
+    """
+    syscalls.unshare(CLONE_NEWNS)
+    own, other = [os.open(f"/proc/{who}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC) for who in ("self", process)]
+    syscalls.setns(other, CLONE_NEWNS)
+    try:
+        return mount.clone(path)
+    finally:
+        syscalls.setns(own, CLONE_NEWNS)
+        os.close(own)
+        os.close(other)
+
+
 @trace.narrated(CHAPTER, "clone the /proc that shows the processes of {path}",
                 "setns(); open_tree('/proc', OPEN_TREE_CLONE)")
 def bind_proc(path: str) -> int:
     """Clone, from the mount namespace of process PID, the /proc that shows the pid namespace `path`, /proc/PID/ns/pid.
 
     A new one would show the numbers of whoever mounts it. This process is not in that namespace, and shall not be while
-    it has the machine's rights. So it goes where there is one, and comes back to a mount namespace of its own, which
-    begins here: to the one that it was in an ordinary user may not return. Returns the descriptor of a detached mount.
-    Raises OSError, KernelError when what is found there is no /proc of that namespace. Sources: setns(2), proc(5).
+    it has the machine's rights: `clone_of` goes where there is one. Returns the descriptor of a detached mount. Raises
+    OSError, KernelError when what is found there is no /proc of that namespace. Source: proc(5).
     """
-    syscalls.unshare(CLONE_NEWNS)
-    own, other = [os.open(f"/proc/{who}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC) for who in ("self", path.split("/")[2])]
-    syscalls.setns(other, CLONE_NEWNS)
-    try:
-        tree = mount.clone("/proc")
-    finally:
-        syscalls.setns(own, CLONE_NEWNS)
-        os.close(own)
-        os.close(other)
+    tree = clone_of(path.split("/")[2], "/proc")
     if not os.path.samestat(os.stat(path), os.stat("1/ns/pid", dir_fd=tree)):
         raise KernelError(f"cannot share the processes of {path}: there is no /proc that shows them")
     return tree

@@ -106,11 +106,7 @@ def _child(spec: dict[str, Any], new: set[str], group: Group | None) -> int:
         except PermissionError:
             if not mapped or wanted["oomScoreAdj"]:  # 0 is the default: an ordinary user's session may have more
                 raise MinirtError(f"oom_score_adj cannot be lowered to {wanted['oomScoreAdj']} here") from None
-    sources = [mnt.bind(entry["source"], entry.get("options", ())) if entry["type"] == "bind" else -1
-               for entry in spec["mounts"]]
-    if shared:
-        sources = [mnt.bind_proc(shared) if entry["type"] == "proc" else source
-                   for entry, source in zip(spec["mounts"], sources, strict=True)]
+    sources = clones(spec["mounts"], shared)
     for entry in spec["linux"]["namespaces"]:
         if "path" in entry:  # a pid namespace: for children only, so for what the last program forks
             enter_existing(entry["path"])
@@ -135,6 +131,19 @@ def _child(spec: dict[str, Any], new: set[str], group: Group | None) -> int:
     if slave >= 0:
         handle.take_terminal(slave, control=not shared)
     enter.execute(spec, PROGRAM, seccomp)
+
+
+def clones(mounts: Sequence[dict[str, Any]], shared_pids: str) -> list[int]:
+    """What each mount that shows something of others begins with, as a detached mount: a part of the machine's own tree,
+    the /proc or the /dev/shm of another container; -1 for a file system that is made anew, later."""
+    sources = [mnt.bind(entry["source"], entry.get("options", ())) if entry["type"] == "bind" else -1
+               for entry in mounts]
+    for number, entry in enumerate(mounts):  # only now: these cut the propagation that a bind mount may want
+        if entry["type"] == "proc" and shared_pids:
+            sources[number] = mnt.bind_proc(shared_pids)
+        elif entry["type"] == "shm":
+            sources[number] = ipc.borrow_shared_memory(entry["source"])
+    return sources
 
 
 def enter_existing(path: str) -> None:
@@ -190,6 +199,8 @@ def build_root(spec: dict[str, Any], sources: list[int], hierarchies: Sequence[s
                 cgroup.configure(root, entry["destination"], entry["options"], hierarchies)
             continue
         mnt.attach(source if source >= 0 else make(entry, mapped), root, entry["destination"])
+        if entry["destination"] == "/dev" and entry["type"] == "bind":
+            continue  # the machine's own, or whatever it is: nothing is made in there
         if entry["destination"] == "/dev" and mapped:
             from minirt.namespaces import user
 

@@ -255,6 +255,9 @@ def root(out: Script, spec: Mapping[str, Any], places: Mapping[str, str], files:
             bind(out, entry, where, files)
         elif entry["type"] == "cgroup":
             show_groups(out, spec, entry, where)
+        elif entry["type"] == "shm":
+            out.say(5, "the other container's /dev/shm belongs here: no shell tool clones it out of its namespace",
+                    f"mkdir -p {where}")
         else:
             chapter = 5 if entry["destination"] in ("/dev/shm", "/dev/mqueue") else 4
             out.say(chapter, entry["destination"], f"mkdir -p {where}", *filesystem(entry, where))

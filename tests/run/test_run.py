@@ -97,6 +97,18 @@ def test_ipc_modes(tool, outside):
     tool.up("--name", "second", "--ipc", "container:first", "busybox", "sleep", "60")
     first, second = (outside.namespace("ipc", tool.pid(name)) for name in ("first", "second"))
     assert first == second
+    tool("exec", "first", "sh", "-c", "echo here > /dev/shm/note")
+    assert tool("exec", "second", "cat", "/dev/shm/note").out == "here\n"
+    tool.up("--name", "alone", "busybox", "sleep", "60")
+    refused = tool("run", "--rm", "--ipc", "container:alone", "busybox", "true", status=125).err
+    assert "non-shareable IPC (hint: use IpcMode:shareable for the donor container)" in refused
+
+
+def test_who_brings_his_own_dev_finds_it_as_it_was(tool, tmp_path):
+    (tmp_path / "mine").write_text("")
+    done = tool("run", "--rm", "-v", f"{tmp_path}:/dev", "busybox", "ls", "/dev")
+    assert done.out == "mine\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
 def test_the_size_of_shared_memory(tool):
