@@ -48,9 +48,9 @@ def shared_memory(size: int) -> int:
 @trace.narrated(CHAPTER, "clone the /dev/shm that belongs to {path}",
                 "setns(); open_tree('/dev/shm', OPEN_TREE_CLONE)")
 def borrow_shared_memory(path: str) -> int:
-    """Clone the /dev/shm of a process whose IPC namespace `path`, /proc/PID/ns/ipc, is to be shared: POSIX shared memory
-    is files, and who joins the namespace alone would not find them. Return the descriptor of a detached mount. Raises
-    OSError. Source: shm_overview(7).
+    """Clone the /dev/shm of a process whose IPC namespace, `path` (/proc/PID/ns/ipc), is to be shared: POSIX shared
+    memory is files, and who joins the namespace alone would not find them. Return the descriptor of a detached mount.
+    Raises OSError. Source: shm_overview(7).
     """
     return mnt.clone_of(path.split("/")[2], "/dev/shm")
 

@@ -107,8 +107,9 @@ def bind(source: str, options: Iterable[str] = ("rbind", "rprivate")) -> int:
 def clone_of(process: str, path: str) -> int:
     """Clone what is mounted at `path` in the mount namespace of the process with the number `process`.
 
-    A mount can be cloned only from within its namespace. So this process goes there, and comes back to a mount namespace
-    of its own, which begins here: to the one that it was in an ordinary user may not return. Raises OSError. setns(2).
+    A mount can be cloned only from within its namespace. So this process goes there, and comes back to a mount
+    namespace of its own, which begins here: to the one that it was in an ordinary user may not return. Raises OSError.
+    Source: setns(2).
     """
     syscalls.unshare(CLONE_NEWNS)
     own, other = [os.open(f"/proc/{who}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC) for who in ("self", process)]

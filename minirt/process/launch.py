@@ -134,8 +134,8 @@ def _child(spec: dict[str, Any], new: set[str], group: Group | None) -> int:
 
 
 def clones(mounts: Sequence[dict[str, Any]], shared_pids: str) -> list[int]:
-    """What each mount that shows something of others begins with, as a detached mount: a part of the machine's own tree,
-    the /proc or the /dev/shm of another container; -1 for a file system that is made anew, later."""
+    """What each mount that shows something of others begins with, as a detached mount: a part of the machine's own
+    tree, the /proc or the /dev/shm of another container; -1 for a file system that is made anew, later."""
     sources = [mnt.bind(entry["source"], entry.get("options", ())) if entry["type"] == "bind" else -1
                for entry in mounts]
     for number, entry in enumerate(mounts):  # only now: these cut the propagation that a bind mount may want
