@@ -5,6 +5,7 @@ An append of one line is atomic, so writers need no lock; the fields are those o
 
 from __future__ import annotations
 
+import fcntl
 import os
 import time
 
@@ -27,9 +28,19 @@ def append(kind: str, action: str, identifier: str, attributes: dict[str, str] |
     try:
         os.write(descriptor, line)
         if os.fstat(descriptor).st_size > _LIMIT:
-            os.rename(path, path + ".1")
+            _begin_anew(descriptor, path)
     finally:
         os.close(descriptor)
+
+
+def _begin_anew(full: int, path: str) -> None:
+    """Put the log that is open as `full` aside; of several who find it full one does, and nobody a fresh one."""
+    fcntl.flock(full, fcntl.LOCK_EX)
+    try:
+        if os.path.samestat(os.fstat(full), os.stat(path)):
+            os.rename(path, path + ".1")
+    except FileNotFoundError:
+        pass  # put aside, and nothing has happened since
 
 
 class Reader:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from minirt.process.handle import Handle
 
-IN, OUT = 1, 4  # POLLIN, POLLOUT of <poll.h>
+POLLIN, POLLOUT = 1, 4  # <poll.h>
 
 
 def specification(container: record.Container, asked: Mapping[str, Any], command: Sequence[str]) -> dict[str, Any]:
@@ -112,6 +112,20 @@ def execute(
     return code
 
 
+def print_all(descriptor: int, data: bytes) -> None:
+    """Writes all of `data`, and waits where that would block: whoever shares our output may have made it so. Raises
+    OSError when nobody reads it.
+    """
+    view = memoryview(data)
+    while view:
+        try:
+            view = view[os.write(descriptor, view):]
+        except BlockingIOError:
+            room = select.poll()
+            room.register(descriptor, POLLOUT)
+            room.poll()
+
+
 class Copy:
     """Copies between our own streams and those of a process that joined, until it ends."""
 
@@ -148,13 +162,13 @@ class Copy:
         """Moves bytes until the process has ended and what it printed is out."""
         while True:
             poller = select.poll()
-            poller.register(self.handle.pidfd, IN)
+            poller.register(self.handle.pidfd, POLLIN)
             for source in self.sources:
-                poller.register(source.descriptor, IN)
+                poller.register(source.descriptor, POLLIN)
             if self.waiting and self.into >= 0:
-                poller.register(self.into, OUT | (IN if self.terminal else 0))
+                poller.register(self.into, POLLOUT | (POLLIN if self.terminal else 0))
             elif self.inlet is not None:
-                poller.register(self.inlet.descriptor, IN)
+                poller.register(self.inlet.descriptor, POLLIN)
             ready = dict(poller.poll())
             for source in [each for each in self.sources if each.descriptor in ready]:
                 self.take(source)
@@ -177,9 +191,7 @@ class Copy:
             self.sources.remove(source)
             return False
         try:
-            view = memoryview(data)
-            while view:
-                view = view[os.write(source.number, view):]
+            print_all(source.number, data)
         except OSError:
             source.close()  # nobody reads us: then nobody shall write to us
             self.sources.remove(source)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import select
 import time
 from pathlib import Path
 
 import pytest
 
-from minirt import state
+from minirt import events, state
 from tests.run.test_run_terminal import screen  # noqa: F401
 
 pytestmark = pytest.mark.caged
@@ -103,3 +104,31 @@ def test_many_starts_leave_no_descriptor_behind(tool):
         counts.append(len(os.listdir(f"/proc/{monitor}/fd")))
     assert len(set(counts)) == 1, f"a later monitor holds descriptors of an earlier one: {counts}"
     tool("kill", *names)
+
+
+def test_of_two_who_find_the_event_log_full_one_puts_it_aside(tmp_path, monkeypatch):
+    monkeypatch.setenv("MINIRT_ROOT", str(tmp_path))
+    monkeypatch.setattr(events, "_LIMIT", 100)
+    path = str(tmp_path / "events.log")
+    full = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.write(full, b"x" * 101)
+    os.rename(path, path + ".1")  # somebody else was quicker
+    events._begin_anew(full, path)
+    Path(path).write_text("fresh")
+    events._begin_anew(full, path)
+    assert Path(path).read_text() == "fresh"
+    os.close(full)
+
+
+def test_exec_loses_nothing_when_its_output_is_full_and_does_not_block(tool):
+    tool.up("--name", "box", "busybox", "sleep", "60")
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)  # a description is shared by all who inherited it
+    command = tool.start("exec", "box", "sh", "-c", "yes | head -c 300000; exit 7", stdout=writing)
+    look(lambda: not select.select([], [writing], [], 0)[1])
+    os.close(writing)
+    count = 0
+    while data := os.read(reading, 1 << 16):
+        count += len(data)
+    os.close(reading)
+    assert (count, command.wait(10)) == (300000, 7)
