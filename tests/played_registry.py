@@ -8,15 +8,18 @@ import gzip
 import hashlib
 import json
 import ssl
+import subprocess
 import threading
 import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 DOCKER = "application/vnd.docker.distribution.manifest.v2+json"
 OCI = "application/vnd.oci.image.manifest.v1+json"
+CONFIG = "application/vnd.docker.container.image.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"
 
 
@@ -28,6 +31,16 @@ def dumps(document: Any) -> bytes:
     return json.dumps(document).encode()
 
 
+def certificate(place: Path, name: str, *more: str, days: int = 2) -> tuple[ssl.SSLContext, Path]:
+    """A server's TLS with a certificate that signs itself."""
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", place / "key", "-out",
+                    place / "crt", "-days", str(days), "-subj", f"/CN={name}", "-addext", f"subjectAltName={name}",
+                    *more], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(place / "crt", place / "key")
+    return context, place / "crt"
+
+
 class Server:
     """A server on a free port of loopback that answers every request by `answer(request)`; used in a `with`."""
 
@@ -36,6 +49,10 @@ class Server:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+
+            def setup(self) -> None:
+                outer.connections += 1
+                super().setup()
 
             def handle_one(self) -> None:
                 length = int(self.headers.get("Content-Length") or 0)
@@ -61,6 +78,7 @@ class Server:
             def refuse(self, status: int, code: str, message: str = "no", **headers: str) -> None:
                 self.reply(status, dumps({"errors": [{"code": code, "message": message}]}), **headers)
 
+        self.connections = 0
         self.seen: list[tuple[str, str, dict[str, str]]] = []
         self.httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.httpd.daemon_threads = True
@@ -159,7 +177,7 @@ class Registry(Server):
                     "rootfs": {"type": "layers", "diff_ids": [digest(each) for each in layers]}, **config}
         content = dumps({
             "schemaVersion": 2, "mediaType": media,
-            "config": {"mediaType": "c", "digest": self.add_blob(dumps(settings)), "size": len(dumps(settings))},
+            "config": {"mediaType": CONFIG, "digest": self.add_blob(dumps(settings)), "size": len(dumps(settings))},
             "layers": [{"mediaType": "l", "digest": self.add_blob(each), "size": len(each)} for each in packed]})
         return self.put(name, tag, content, media)
 

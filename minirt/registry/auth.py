@@ -153,7 +153,7 @@ class Wallet:
         trace.step(CHAPTER, f"get a token for {scope or 'nothing in particular'}", f"{method} {realm}")
         answer = self._ask(method, realm, **how)
         token = answer.get("token") or answer.get("access_token") if isinstance(answer, dict) else None
-        if not isinstance(token, str) or not token.isprintable():
+        if not isinstance(token, str) or not (token.isascii() and token.isprintable()):
             raise BadInputError(f"{realm[:100]} gives no token")
         seconds = answer.get("expires_in")
-        return token, max(seconds if isinstance(seconds, (int, float)) else 0, _SHORTEST) * 0.9
+        return token, max(_SHORTEST, seconds if isinstance(seconds, (int, float)) else 0) * 0.9

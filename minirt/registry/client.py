@@ -217,7 +217,8 @@ class Registry:
                               headers={"Accept": ACCEPT})
         content = read(answer, LARGEST_MANIFEST)
         digest = blobs.digest(content)
-        asked = reference if ":" in reference else answer.headers.get("Docker-Content-Digest", digest)
+        told = answer.headers.get("Docker-Content-Digest", "").partition(",")[0]
+        asked = reference if ":" in reference else told if told.startswith("sha256:") else digest
         if asked != digest:
             raise BadInputError(f"the manifest of {repository} should have the digest {asked} but has {digest}")
         media_type = answer.headers.get("Content-Type", "").partition(";")[0].strip()

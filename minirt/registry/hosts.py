@@ -38,6 +38,7 @@ HUB_KEY = "https://index.docker.io/v1/"  # where Docker keeps the Hub's credenti
 AGENT = "minirt"
 _AUTHORITIES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem",
                 "/etc/ssl/cert.pem")
+HANDSHAKE = 5  # seconds in which a server on this machine must say whether it speaks TLS
 _CERTIFICATES = ("/etc/minirt/certs.d", "/etc/docker/certs.d")
 
 
@@ -185,7 +186,7 @@ def _encrypted(url: str, session: Session) -> bool:
     Raises RegistryError when it speaks one that we cannot.
     """
     try:
-        read(session.request("GET", url, timeout=5, allow_redirects=False, stream=True), 1 << 16)
+        read(session.request("GET", url, timeout=HANDSHAKE, allow_redirects=False, stream=True), 1 << 16)
     except requests.exceptions.SSLError as error:
         if "WRONG_VERSION_NUMBER" not in str(error) and "record layer failure" not in str(error):
             raise unreachable("GET", url, error) from None

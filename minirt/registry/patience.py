@@ -20,7 +20,7 @@ import requests
 
 from minirt.errors import BadInputError
 from minirt.registry.auth import Credentials
-from minirt.registry.client import Manifest, Open, Registry, RegistryError, pushing
+from minirt.registry.client import Body, Manifest, Open, Registry, RegistryError, pushing
 
 LATER = frozenset((429, 500, 502, 503, 504))
 TRIES = 5             # of a request that the registry wants later; of an upload, or a body, that does not get on
@@ -44,9 +44,15 @@ class Patient(Registry):
 
     def send(self, method: str, url: str, headers: dict[str, str] | None = None, data: Any = None,
              params: dict[str, Any] | None = None) -> requests.Response:
-        """As the registry's, again while the server wants us later, and its body watched."""
+        """As the registry's, again while the server wants us later, and its body watched. Raises BadInputError when a
+        server told us an address that is none."""
+        if not url.startswith(("https://", "http://")):
+            raise BadInputError(f"{self.base} sends us to {url[:200]!r}, which is no web address")
         for again in range(1, TRIES + 1):
-            answer = super().send(method, url, headers, data, params)
+            try:
+                answer = super().send(method, url, headers, data, params)
+            except ValueError as error:
+                raise BadInputError(f"{self.base} sends us to {url[:200]!r}, no web address: {error}") from None
             self.timeout = Registry.timeout
             if answer.status_code not in LATER or again == TRIES:
                 break
@@ -79,6 +85,14 @@ class Patient(Registry):
         self._drips = 0
         raw.release_conn()
 
+    def travel(self, method: str, url: str, scope: str = "", data: bytes | Body | None = None,
+               headers: dict[str, str] | None = None) -> requests.Response:
+        """As the registry's. Raises BadInputError when a redirect leads to what is no address."""
+        try:
+            return super().travel(method, url, scope, data, headers)
+        except ValueError as error:
+            raise BadInputError(f"{self.base} sends us to what is no web address: {error}") from None
+
     def manifest(self, repository: str, reference: str) -> Manifest:
         """As the registry's. Raises BadInputError for one in a form that nobody takes any more."""
         manifest = super().manifest(repository, reference)
@@ -95,6 +109,8 @@ class Patient(Registry):
             if not source or error.status not in (400, 401, 403, 404, 405):
                 raise
             return super().begin_upload(repository)
+        except ValueError as error:
+            raise BadInputError(f"{self.base} begins an upload at what is no address: {error}") from None
 
     def send_chunk(self, repository: str, address: str, pieces: Open, start: int, size: int) -> str:
         """As the registry's; when the connection breaks, the registry says how far it came, and the rest is sent.

@@ -62,10 +62,10 @@ def find(registry: Registry, repository: str, name: str, platform: str = "") -> 
 
     try:
         chosen, _ = documents.follow({"digest": top.digest}, document, platform)
+        manifest = read[chosen["digest"]]
+        config, *layers = parts_of(manifest)
     except (AttributeError, KeyError, TypeError):
-        raise BadInputError(f"{top.digest} is no index of images") from None
-    manifest = read[chosen["digest"]]
-    config, *layers = parts_of(manifest)
+        raise BadInputError(f"{top.digest} is no manifest of an image, and no index of images") from None
     return Found(repository, top, manifest, config, layers)
 
 

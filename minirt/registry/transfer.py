@@ -10,14 +10,16 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from minirt import events, state
+from minirt import state
 from minirt.errors import BadInputError, KernelError, MinirtError, NotFoundError
-from minirt.images import archive, assemble, documents, lookup, platforms, reference, store
+from minirt.images import archive, assemble, documents, listing, lookup, platforms, reference, store
 from minirt.images.reference import Reference
 from minirt.registry import hosts, pull, push
 from minirt.registry.client import ACCEPT, Manifest, Registry, RegistryError, pulling, pushing
 from minirt.registry.progress import Progress
 
+CONFIG_TYPES = (documents.CONFIG_TYPE, "application/vnd.docker.container.image.v1+json",
+                "application/octet-stream", "application/json", "text/html", "")  # the latter of old registries
 PIECE = 1 << 17  # bytes of a blob that are sent at a time
 
 
@@ -37,10 +39,16 @@ class Layer:
 
     def pieces(self, start: int = 0) -> Iterator[bytes]:
         """Its bytes from one on, as they arrive."""
-        for piece in pull.fetch(self._registry, self._repository, self._descriptor, start):
-            start += len(piece)
-            self._progress.step(short(self.digest), "Downloading", start, self.size)
-            yield piece
+        try:
+            for piece in pull.fetch(self._registry, self._repository, self._descriptor, start):
+                start += len(piece)
+                self._progress.step(short(self.digest), "Downloading", start, self.size)
+                yield piece
+        except RegistryError as error:
+            if error.status == 404 and self._descriptor.get("urls"):
+                raise BadInputError(f"the registry lacks the layer {self.digest}: it is told to lie elsewhere, as only "
+                                    "layers of Windows do") from None
+            raise
         self.say("Download complete")
 
     def say(self, status: str) -> None:
@@ -58,6 +66,15 @@ class Pulled:
         """Docker's last lines."""
         status = "Downloaded newer image for" if self.fresh else "Image is up to date for"
         return [f"Digest: {self.digest}", f"Status: {status} {self.name.familiar()}"]
+
+
+def tell(action: str, name: Reference) -> None:
+    """Add the event of a pull or a push to the log, which is one of a reference."""
+    try:
+        identifier = lookup.resolve(name.familiar())[0]
+    except NotFoundError:
+        return  # another command has removed it already
+    listing.tell(action, identifier, name.familiar_repository(), about=name.familiar())
 
 
 def short(digest: str) -> str:
@@ -80,10 +97,13 @@ def pull_image(name: Reference, platform: str, progress: Progress, registry: Reg
         digest = "" if platform else _digest_of(registry, name.path, wanted)
         if digest and _has(name, digest):
             progress.line(f"{wanted}: Pulling from {name.path}")
+            tell("pull", name)
             return Pulled(name, digest, False)
         found = pull.find(registry, name.path, wanted, platform)
+        check_kind(found.config)
         progress.line(f"{wanted}: Pulling from {name.path}")
         config = pull.read_config(registry, found)
+        diff_ids = diff_ids_of(config, len(found.layers))
     except RegistryError as error:
         raise told(error, name) from None
     if found.top is found.manifest:  # of an index, the right entry was chosen
@@ -93,8 +113,18 @@ def pull_image(name: Reference, platform: str, progress: Progress, registry: Reg
             progress.line(f"WARNING: {error}")
     fresh = not _has(name, found.top.digest, found.manifest.digest)
     if fresh:
-        _take(registry, name, found, config, progress)
+        _take(registry, name, found, config, diff_ids, progress)
+    tell("pull", name)
     return Pulled(name, found.top.digest, fresh)
+
+
+def check_kind(config: dict[str, Any]) -> None:
+    """Whether an image's manifest says that it is one: registries keep other things in the same form. Raises
+    BadInputError, in Docker's words."""
+    kind = config.get("mediaType") or ""
+    if kind not in CONFIG_TYPES:
+        known = "plugin" if kind == "application/vnd.docker.plugin.v1+json" else "unknown"
+        raise BadInputError(f'Encountered remote "{kind}"({known}) when fetching')
 
 
 def _digest_of(registry: Registry, repository: str, wanted: str) -> str:
@@ -121,10 +151,19 @@ def _has(name: Reference, digest: str, manifest: str = "") -> bool:
     return False
 
 
-def _take(registry: Registry, name: Reference, found: pull.Found, config: bytes, progress: Progress) -> None:
-    diff_ids = archive.diff_ids_of(config)
-    if len(diff_ids) != len(found.layers):
-        raise BadInputError(f"the image has {len(found.layers)} layers, but its configuration tells of {len(diff_ids)}")
+def diff_ids_of(config: bytes, layers: int) -> list[str]:
+    """The diff ids in an image's configuration. Raises BadInputError when it is none, or not for so many layers."""
+    try:
+        diff_ids = archive.diff_ids_of(config)
+    except (AttributeError, TypeError):
+        raise BadInputError("the configuration of the image does not have the form of one") from None
+    if len(diff_ids) != layers:
+        raise BadInputError(f"the image has {layers} layers, but its configuration tells of {len(diff_ids)}")
+    return diff_ids
+
+
+def _take(registry: Registry, name: Reference, found: pull.Found, config: bytes, diff_ids: list[str],
+          progress: Progress) -> None:
     layers = [Layer(registry, name.path, each, diff_id, progress)
               for each, diff_id in zip(found.layers, diff_ids, strict=True)]
     image = assemble.Image(config, layers, [str(name)], found.manifest.content, found.manifest.media_type)
@@ -136,7 +175,7 @@ def _take(registry: Registry, name: Reference, found: pull.Found, config: bytes,
     with store.Work() as work:
         progress.open()
         try:
-            assemble.take(work, [image], owners, "pull")
+            assemble.take(work, [image], owners)
         except OSError as error:
             raise KernelError.of("pulling an image", error) from None
         finally:
@@ -181,7 +220,7 @@ def push_image(name: Reference, progress: Progress, registry: Registry | None = 
         raise told(error, name, "push") from None
     finally:
         progress.close()
-    events.append("image", "push", str(document["config"]["digest"]), {"name": name.familiar()})
+    tell("push", name)
     return f"{name.tag}: digest: {chosen['digest']} size: {len(content)}"
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import ssl
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +25,6 @@ def nothing_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def settings(monkeypatch: pytest.MonkeyPatch, **said: list[str]) -> None:
     full = {"insecure-registries": said.get("insecure", []), "registry-mirrors": said.get("mirrors", [])}
     monkeypatch.setattr(hosts, "settings", lambda: full)
-
-
-def certificate(place: Path, name: str, *more: str, days: int = 2) -> tuple[ssl.SSLContext, Path]:
-    """A server's TLS with a certificate that signs itself."""
-    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", place / "key", "-out",
-                    place / "crt", "-days", str(days), "-subj", f"/CN={name}", "-addext", f"subjectAltName={name}",
-                    *more], check=True, capture_output=True)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(place / "crt", place / "key")
-    return context, place / "crt"
 
 
 def test_docker_hub_has_a_server_and_a_key_of_its_own() -> None:
@@ -74,7 +62,7 @@ def test_an_unknown_certificate_is_refused(tmp_path: Path, monkeypatch: pytest.M
                                            ) -> None:
     settings(monkeypatch)
     monkeypatch.setattr(hosts, "insecure", lambda host, listed: False)
-    tls, _ = certificate(tmp_path, name)
+    tls, _ = played.certificate(tmp_path, name)
     with played.Registry(tls=tls) as registry, pytest.raises(RegistryError, match=sentence):
         hosts.connect(registry.host, Credentials("ada", "geheim")).ping()
     assert not registry.seen, "nothing was said to it"
@@ -87,7 +75,7 @@ def test_certs_d_says_whom_to_trust_but_not_for_another_name(tmp_path: Path, mon
     for name, sentence in (("IP:127.0.0.1", ""), ("DNS:other.lan", "another name")):
         place = tmp_path / name[:3]
         place.mkdir()
-        tls, authority = certificate(place, name)
+        tls, authority = played.certificate(place, name)
         with played.Registry(tls=tls) as registry:
             known = tmp_path / "certs.d" / registry.host
             known.mkdir(parents=True)
