@@ -20,15 +20,21 @@ _LIMIT = 4 << 20  # bytes; then the log begins anew and one older file is kept
 
 
 def append(kind: str, action: str, identifier: str, attributes: dict[str, str] | None = None) -> None:
-    """Record that `action` ("create", "die", "pull") happened to the `kind` ("container", "image") with that id."""
+    """Record that `action` ("create", "die", "pull") happened to the `kind` ("container", "image") with that id. A log
+    that cannot be written stops nobody."""
     line = state.dumps({"Type": kind, "Action": action, "timeNano": time.time_ns(),
                         "Actor": {"ID": identifier, "Attributes": attributes or {}}}).encode() + b"\n"
     path = f"{state.root()}/events.log"
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    except OSError:
+        return
     try:
         os.write(descriptor, line)
         if os.fstat(descriptor).st_size > _LIMIT:
             _begin_anew(descriptor, path)
+    except OSError:
+        pass
     finally:
         os.close(descriptor)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 
-from minirt import state, units
+from minirt import events, state, units
 from minirt.cli import format as formats
 from minirt.cli.options import PROGRAM, Command, Option, Options
 from minirt.containers import record
@@ -43,20 +43,20 @@ HEADINGS = {
 }
 TABLE = "{{.ID}}\t{{.Image}}\t{{.Command}}\t{{.RunningFor}}\t{{.Status}}\t{{.Ports}}\t{{.Names}}"
 WRONG = ("failed to parse template", "failed to execute template")  # how Docker's sentences about one begin, here
-FILTERS = ("id", "name", "label", "status", "exited", "ancestor", "before", "since", "network")
-STATES = ("created", "running", "paused", "restarting", "removing", "exited", "dead")
 
 
 def ps(options: Options) -> int:
     """`minirt ps`."""
-    filters = formats.filters(options["filter"], FILTERS)
-    check_filters(filters)
+    from minirt.containers import filters
+
+    wanted = formats.filters(options["filter"], filters.KNOWN)
+    filters.check(wanted)
     last = 1 if options["latest"] else options["last"]
-    everything = options["all"] or last > 0 or "status" in filters or "exited" in filters
+    everything = options["all"] or last > 0 or "status" in wanted or "exited" in wanted
     chosen = []
     for container in record.listing():
         now = record.derive(container)
-        if now.status != "removing" and (everything or now.alive) and passes(container, now, filters):
+        if now.status != "removing" and (everything or now.alive) and filters.passes(container, now, wanted):
             chosen.append((container, now))
     if last > 0:
         chosen = chosen[:last]
@@ -117,57 +117,6 @@ def size(container: record.Container) -> str:
 
     own, image = measure.sizes(container)
     return f"{units.human_size(own)} (virtual {units.human_size(own + image)})"
-
-
-def check_filters(filters: dict[str, list[str]]) -> None:
-    """Raises MinirtError for values that can never be."""
-    for value in filters.get("status", ()):
-        if value not in STATES:
-            raise MinirtError(f"invalid filter 'status={value}': it is one of {', '.join(STATES)}")
-    for value in filters.get("exited", ()):
-        if not value.isdigit():
-            raise MinirtError(f"invalid filter 'exited={value}': it is an exit code")
-
-
-def passes(container: record.Container, now: record.State, filters: dict[str, list[str]]) -> bool:
-    """Whether a container passes: one value of each filter must fit; of labels, all."""
-    tests: dict[str, Callable[[str], bool]] = {
-        "id": container.id.startswith,
-        "name": lambda value: matches(value, container.name),
-        "status": lambda value: value == now.status,
-        "exited": lambda value: now.status == "exited" and now.code == int(value),
-        "ancestor": lambda value: descends(container, value),
-        "before": lambda value: container.config["Created"] < record.find(value).config["Created"],
-        "since": lambda value: container.config["Created"] > record.find(value).config["Created"],
-        "network": lambda value: value == container.config["HostConfig"]["NetworkMode"],
-    }
-    labels = container.config["Config"]["Labels"]
-    if not all(formats.has_label(labels, value) for value in filters.get("label", ())):
-        return False
-    return all(any(map(tests[name], values)) for name, values in filters.items() if name != "label")
-
-
-def matches(pattern: str, name: str) -> bool:
-    """`--filter name=`: a part of the name, or a regular expression."""
-    if not pattern.strip("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-"):
-        return pattern in name
-    import re
-
-    try:
-        return bool(re.search(pattern, name) or re.search(pattern, "/" + name))
-    except re.error as error:
-        raise MinirtError(f"invalid filter 'name={pattern}': {error}") from None
-
-
-def descends(container: record.Container, image: str) -> bool:
-    """`--filter ancestor=`: an image by its name or id."""
-    from minirt.images import lookup
-
-    try:
-        identifier, _ = lookup.resolve(image)
-    except MinirtError:
-        return False
-    return bool(container.config["Image"] == identifier)
 
 
 # -- several containers at once ----------------------------------------------------------------------------------
@@ -318,6 +267,7 @@ def remove_stopped(wanted: dict[str, list[str]]) -> tuple[str, int]:
 
     removed, freed = remove.prune(lambda container: filters.may_go(
         container.config["Config"]["Labels"], state.parse_time(container.config["Created"]), wanted))
+    events.append("container", "prune", "", {"reclaimed": str(freed)})
     return "Deleted Containers:\n" + "\n".join(removed) + "\n\n" if removed else "", freed
 
 

@@ -48,25 +48,21 @@ def events(options: Options) -> int:
 
 
 def passes(event: dict[str, Any], filters: dict[str, list[str]]) -> bool:
-    """Whether an event is one that was asked for: of each kind of filter given, one must fit."""
-    about = event["Actor"]["Attributes"]
-    names = {
-        "event": [event["Action"], event["Action"].partition(":")[0]],
-        "type": [event["Type"]],
-        "scope": ["local"],
-        "image": [about["name" if event["Type"] == "image" else "image"]] if event["Type"] in ("image", "container")
-        else [],
-        "label": [*about, *(f"{key}={value}" for key, value in about.items())],
-    }
-    if event["Type"] == "image":
-        names["image"].append(event["Actor"]["ID"])
-    names["image"] += [each.rpartition(":")[0] for each in names["image"] if ":" in each]
+    """Whether an event is one that was asked for: of each kind of filter given one value must fit, of labels all."""
+    about, kind, id = event["Actor"]["Attributes"], event["Type"], event["Actor"]["ID"]
+    images = [id, about.get("name" if kind == "image" else "image", "")]
+    images += [each.rpartition(":")[0] for each in images]  # without a tag
+    labels = [*about, *(f"{key}={value}" for key, value in about.items())]
+    exact = {"event": (event["Action"], event["Action"].partition(":")[0]), "type": (kind,), "scope": ("local",),
+             "image": images}
     for name, wanted in filters.items():
-        if name not in names:  # a thing by its name, or the beginning of its id
-            own = [event["Actor"]["ID"], about.get("name", "")] if event["Type"] == name else []
-            fits = any(each.startswith(value) for value in wanted for each in own)
-        else:
-            fits = any(value in names[name] for value in wanted)
+        if name == "label":
+            fits = all(value in labels for value in wanted)
+        elif name in exact:
+            fits = any(value in exact[name] for value in wanted)
+        else:  # a thing by its name, or the beginning of its id
+            own = (id, about.get("name", ""))
+            fits = kind == name and any(each.startswith(value) for value in wanted for each in own)
         if not fits:
             return False
     return True
@@ -84,9 +80,8 @@ def shown(event: dict[str, Any], template: Template | None, form: str) -> str:
         return f"{stamp} {event['Type']} {event['Action']} {event['Actor']['ID']}" + (f" ({told})" if told else "")
     old: dict[str, Any] = {}
     if event["Type"] in ("container", "image"):
-        old = {"status": event["Action"], "id": event["Actor"]["ID"]}
-    if event["Type"] == "container":
-        old["from"] = about.get("image", "")
+        named = {"id": event["Actor"]["ID"], "from": about.get("image", "") if event["Type"] == "container" else ""}
+        old = {"status": event["Action"], **{name: value for name, value in named.items() if value}}
     whole = {**old, "Type": event["Type"], "Action": event["Action"],
              "Actor": {"ID": event["Actor"]["ID"], "Attributes": about}, "scope": "local",
              "time": event["timeNano"] // 1_000_000_000, "timeNano": event["timeNano"]}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 
-from minirt import units
+from minirt import events, units
 from minirt.cli import format as formats
 from minirt.cli.options import PROGRAM, Command, Option, Options
 from minirt.errors import BadInputError, MinirtError, NotFoundError
@@ -190,13 +190,13 @@ def prune(options: Options) -> int:
     """`minirt image prune`."""
     from minirt.images import filters
 
-    wanted = formats.filters(options["filter"], filters.PRUNING)
+    wanted = formats.filters(options["filter"], (*filters.PRUNING, "dangling"))
+    everything = options["all"] or any(map(filters.is_false, wanted.pop("dangling", ())))
     if not options["force"]:
-        what = ("all images without at least one container associated to them" if options["all"]
-                else "all dangling images")
+        what = "all images without at least one container associated to them" if everything else "all dangling images"
         if not formats.confirm(f"WARNING! This will remove {what}.\n"):
             return 0
-    text, freed = remove_unused(options["all"], wanted)
+    text, freed = remove_unused(everything, wanted)
     formats.show(f"{text}Total reclaimed space: {units.human_size(freed)}\n")
     return 0
 
@@ -212,7 +212,9 @@ def remove_unused(named_too: bool, wanted: dict[str, list[str]]) -> tuple[str, i
                         if (named_too or not image.references) and filters.passes(image, wanted, stored))
     lines = [f"{line[0].lower()}{line[1:]}\n" for line in done]
     text = "".join(["Deleted Images:\n", *lines, "\n"]) if lines else ""
-    return text, max(0, before - usage.all_together())
+    freed = max(0, before - usage.all_together())
+    events.append("image", "prune", "", {"reclaimed": str(freed)})
+    return text, freed
 
 
 COMMANDS = {

@@ -75,13 +75,18 @@ def execute(
     if target < 0:
         raise ConflictError(f"container {container.id} is not running")
     group = tree.group(container.group_name)
-    group.open()
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     pipes = [os.pipe() for _ in range(3)] if not (tty or asked["detach"]) else []
     stdio = (null, null, null)
     if pipes:
         stdio = (pipes[0][0] if interactive else null, pipes[1][1], pipes[2][1])
-    handle = join.prepare(target, specification(container, asked, command), stdio, group)
+    spec = specification(container, asked, command)
+    started = stay_behind() if asked["detach"] else -1
+    try:
+        group.open()
+        handle = join.prepare(target, spec, stdio, group)
+    except FileNotFoundError:  # it has ended meanwhile: its group is gone, or its namespaces
+        raise ConflictError(f"container {container.id} is not running") from None
     id = state.new_id()  # the rest of it is told while the process gets behind the walls
     for action in ("exec_create", "exec_start"):
         container.tell(f"{action}: {command[0]} {' '.join(command[1:])}", execID=id)
@@ -100,9 +105,10 @@ def execute(
         handle.wait()
         raise
     if asked["detach"]:
-        return 0
-    if tty:
-        copy = Copy(handle, handle.master if interactive else -1, [(handle.master, 1)], interactive, keys)
+        go_on_alone(started)
+    if tty or asked["detach"]:
+        sources = [(handle.master, 1)] if tty else []
+        copy = Copy(handle, handle.master if interactive else -1, sources, interactive, keys)
     else:
         if not interactive:
             os.close(pipes[0][1])
@@ -110,6 +116,32 @@ def execute(
     code = copy.run()
     container.tell("exec_die", execID=id, exitCode=code)
     return code
+
+
+def stay_behind() -> int:
+    """Forks, for `--detach`: the process that the user started waits here, and ends as soon as the other tells it on
+    the descriptor that this returns there, or as the other ends. The command will be the other's child, so somebody
+    learns how it ends.
+    """
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if not pid:
+        os.close(reading)
+        return writing
+    os.close(writing)
+    os._exit(0 if os.read(reading, 1) else process.exit_code(os.waitpid(pid, 0)[1]))
+
+
+def go_on_alone(started: int) -> None:
+    """Lets the process that waits in `stay_behind` end; keeps nothing of its session, streams and directory."""
+    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    for descriptor in (0, 1, 2):
+        os.dup2(null, descriptor)
+    os.close(null)
+    os.chdir("/")
+    os.setsid()
+    os.write(started, b"1")
+    os.close(started)
 
 
 def print_all(descriptor: int, data: bytes) -> None:

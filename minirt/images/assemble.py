@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 from functools import partial
 
-from minirt import events, state, trace
+from minirt import state, trace
 from minirt.errors import BadInputError, KernelError, MinirtError
 from minirt.images import blobs, documents, incoming, lookup, reference, store, workers
 from minirt.images.blobs import chain_ids
@@ -58,8 +58,8 @@ class Loaded:
         self.displaced: list[tuple[str, str]] = []
 
 
-def take(work: store.Work, images: Sequence[Image], owners: Owners | None, action: str) -> list[Loaded]:
-    """Assemble images in `work` and put them into the store: all of them, or none. `action` is the event's name.
+def take(work: store.Work, images: Sequence[Image], owners: Owners | None) -> list[Loaded]:
+    """Assemble images in `work` and put them into the store: all of them, or none.
 
     Raises BadInputError for what an image does wrong, OSError and KernelError for what this machine cannot do.
     """
@@ -71,7 +71,7 @@ def take(work: store.Work, images: Sequence[Image], owners: Owners | None, actio
         sync(work.root)
         with store.lock():
             if all(each.complete() for each in parts):
-                return _commit(work, parts, action)
+                return _commit(work, parts)
     raise MinirtError("layers of the image are being removed at the same time: try again")
 
 
@@ -185,7 +185,7 @@ def sync(root: str) -> None:
         os.close(descriptor)
 
 
-def _commit(work: store.Work, parts: list[Parts], action: str) -> list[Loaded]:
+def _commit(work: store.Work, parts: list[Parts]) -> list[Loaded]:
     """Move everything to its place and write the index; under the lock."""
     trace.step(CHAPTER, "move the parts to their places, and the index, last, names the image", "rename(index.json)")
     for each in parts:
@@ -206,8 +206,6 @@ def _commit(work: store.Work, parts: list[Parts], action: str) -> list[Loaded]:
     store.write_index(index)
     if doubles:
         store.collect(work)
-    for loaded in result:
-        events.append("image", action, loaded.id, {"name": loaded.names[0] if loaded.names else loaded.id})
     return result
 
 

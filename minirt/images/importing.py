@@ -13,7 +13,7 @@ import time
 
 from minirt import state
 from minirt.errors import BadInputError, KernelError, MinirtError
-from minirt.images import archive, assemble, instruction, platforms, reference, store, streams
+from minirt.images import archive, assemble, instruction, listing, platforms, reference, store, streams
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,9 +37,13 @@ def import_archive(pieces: Iterator[bytes], name: str, changes: Sequence[str], c
             layer = _spool(pieces, f"{work.path}/archive")
             config["rootfs"] = {"type": "layers", "diff_ids": [layer.diff_id]}
             image = assemble.Image(state.dumps(config).encode(), [layer], names)
-            return assemble.take(work, [image], owners, "import")[0].id
+            identifier = assemble.take(work, [image], owners)[0].id
         except OSError as error:
             raise KernelError.of("importing an image", error) from None
+    for full in names:
+        listing.tell("tag", identifier, reference.parse(full).familiar())
+    listing.tell("import", identifier)
+    return identifier
 
 
 def _names(name: str) -> list[str]:

@@ -8,7 +8,7 @@ Sources: OCI image-spec image-layout.md, config.md.
 
 from __future__ import annotations
 
-from minirt import state
+from minirt import events, state
 from minirt.errors import BadInputError, NotFoundError
 from minirt.images import lookup, reference, store
 
@@ -55,6 +55,17 @@ class Stored:
             digest = lookup.digest_of(descriptor)
             rows.append((parsed.repository if parsed else "", parsed.tag if parsed else "", digest))
         return sorted(rows)
+
+
+def tell(action: str, identifier: str, name: str = "", about: str = "") -> None:
+    """Add an event of the image with that id to the log that `events` shows: `action` in Docker's words, with the
+    image's labels and `name`, which is the id where Docker gives no other. `about`: what the event is of, where that
+    is not the id (a pull has a reference)."""
+    try:
+        labels = (lookup.read_blob(identifier).get("config") or {}).get("Labels") or {}
+    except (OSError, BadInputError):
+        labels = {}  # the image is gone
+    events.append("image", action, about or identifier, {**labels, "name": name or identifier})
 
 
 def images() -> list[Stored]:

@@ -9,7 +9,7 @@ import os
 
 from minirt import state, trace
 from minirt.errors import BadInputError, KernelError
-from minirt.images import archive, assemble, lookup, store
+from minirt.images import archive, assemble, listing, lookup, store
 from minirt.images.incoming import Place
 
 TYPE_CHECKING = False
@@ -32,11 +32,14 @@ def load(descriptor: int, platform: str = "") -> list[assemble.Loaded]:
         try:
             trace.step(CHAPTER, "read what the archive holds: names, configs, layers", "read(archive)")
             found = archive.images(archive.open_archive(descriptor, f"{work.path}/archive"), platform)
-            return assemble.take(work, found, owners, "load")
+            loaded = assemble.take(work, found, owners)
         except IsADirectoryError:
             raise BadInputError("a directory is no archive: give the file that `save` wrote") from None
         except OSError as error:
             raise KernelError.of("loading an image", error) from None
+    for image in loaded:
+        listing.tell("load", image.id)
+    return loaded
 
 
 def unpack_stored(identifier: str) -> dict[str, Any]:

@@ -5,7 +5,6 @@ Sources: Docker's documentation of `docker rmi` and `docker tag`.
 
 from __future__ import annotations
 
-from minirt import events
 from minirt.errors import BadInputError, ConflictError, NotFoundError
 from minirt.images import listing, lookup, reference, store, usage
 
@@ -32,7 +31,7 @@ def tag(source: str, target: str) -> None:
         named = [each for each in mine if lookup.name_of(each) == full]
         store.place(index, (named or mine)[0], str(wanted.tagged()))
         store.write_index(index)
-        events.append("image", "tag", identifier, {"name": wanted.tagged().familiar()})
+        listing.tell("tag", identifier, wanted.tagged().familiar())
 
 
 def remove(name: str, force: bool = False) -> list[str]:
@@ -54,7 +53,7 @@ def remove(name: str, force: bool = False) -> list[str]:
         if full and (len(names) > 1 or (force and running)):
             store.take_name(index, next(each for each in mine if lookup.name_of(each) == full))
             store.write_index(index)
-            events.append("image", "untag", identifier, {"name": listing.familiar(full)})
+            listing.tell("untag", identifier)
             return [f"Untagged: {listing.familiar(full)}"]
         if running and not full:
             raise ConflictError(f"conflict: unable to delete {short} (cannot be forced)"
@@ -76,9 +75,11 @@ def remove(name: str, force: bool = False) -> list[str]:
                 work.handle(digest)
         index["manifests"] = [each for each in index["manifests"] if each not in mine]
         store.write_index(index)
-        events.append("image", "delete", identifier, {"name": listing.familiar(full) if full else identifier})
+        for _ in names:
+            listing.tell("untag", identifier)
         done.append(f"Deleted: {identifier}")
         done += [f"Deleted: sha256:{chain}" for chain in store.collect(work)]
+        listing.tell("delete", identifier)
         return done
 
 

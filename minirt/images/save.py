@@ -63,6 +63,8 @@ def save(wanted: Sequence[str], output: int, form: str = FORMATS[0], platform: s
                     work.handle(blob["digest"])
         for piece in write.archive(_files(images, form, f"{work.path}/blobs")):
             state.write_all(output, piece)
+    for identifier in dict.fromkeys(each.manifest["config"]["digest"] for each in images):
+        listing.tell("save", identifier)
 
 
 def save_file(wanted: Sequence[str], path: str, form: str = FORMATS[0], platform: str = "") -> None:

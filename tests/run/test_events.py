@@ -18,7 +18,7 @@ def told(tool, *filters: str) -> list[str]:
     out = tool("events", "--since", "1h", "--until", "0s", *(word for each in filters for word in ("-f", each))).out
     lines = []
     for line in out.splitlines():
-        found = re.fullmatch(STAMP + r" (.+) (?:sha256:)?[0-9a-f]{64} \((.*)\)", line)
+        found = re.fullmatch(STAMP + r" (.+) (?:(?:sha256:)?[0-9a-f]{64})? \((.*)\)", line)
         assert found, line
         # How many seconds it ran depends on how busy the machine is.
         lines.append(re.sub("execDuration=\\d+", "execDuration=0", f"{found[1]} {found[2]}"))
@@ -64,6 +64,42 @@ def test_exec_is_told_with_its_command_and_its_exit_code(tool):
                      f"container exec_die {rest}, exitCode=4, image=busybox, name=box"]
 
 
+def test_a_detached_exec_is_told_to_its_end(tool, eventually):
+    tool.up("--name", "box", "busybox", "sleep", "100")
+    tool("exec", "-d", "box", "sh", "-c", "sleep 0.2; exit 5")
+    tool("exec", "-d", "box", "nosuch", status=127)
+    eventually(lambda: [line for line in told(tool, "event=exec_die") if "exitCode=5, image=busybox, name=box" in line])
+    assert len(told(tool, "event=exec_start")) == 2
+    tool("exec", "-d", "box", "sleep", "1000")
+    tool("rm", "-f", "box")
+    eventually(lambda: len(told(tool, "event=exec_die")) == 2)
+
+
+def test_what_happens_to_images(tool, tmp_path):
+    id = tool("images", "-q", "--no-trunc").out.strip()
+    tool("tag", "busybox", "one:1")
+    tool("save", "-o", str(tmp_path / "saved.tar"), "busybox", "one:1")
+    tool("rmi", "one:1")
+    tool("rmi", "busybox")
+    tool("load", "-q", "-i", str(tmp_path / "saved.tar"))
+    (tmp_path / "empty.tar").write_bytes(bytes(10240))
+    made = tool("import", "-c", "LABEL k=v", str(tmp_path / "empty.tar"), "made:1").out.strip()
+    tool("tag", "one:1", "made:1")
+    tool("image", "prune", "-f")
+    tool("container", "prune", "-f")
+    expected = ["image tag name=one:1", f"image save name={id}", f"image untag name={id}", f"image untag name={id}",
+                f"image delete name={id}", f"image load name={id}",
+                "image tag k=v, name=made:1", f"image import k=v, name={made}", "image tag name=made:1",
+                f"image delete name={made}", "image prune reclaimed=0", "container prune reclaimed=0"]
+    lines = [re.sub("reclaimed=.*", "reclaimed=0", line) for line in told(tool)]
+    assert lines[-len(expected):] == expected
+    assert told(tool, "label=k=v", "event=import") == told(tool, f"image={made}", "event=import") != []
+    assert told(tool, "image=one", "event=tag") == told(tool, "image=one:1") == ["image tag name=one:1"]
+    assert told(tool, "label=k=v", "label=no") == told(tool, "scope=swarm") == told(tool, "volume=x") == []
+    line = tool("events", "--since", "1h", "--until", "0s", "-f", "type=container", "--format", "json").out
+    assert line.startswith('{"status":"prune","Type":"container","Action":"prune","Actor":{"ID":"","Attributes":{"recl')
+
+
 def test_out_of_memory_comes_before_the_end(tool):
     tool("run", "--name", "box", "-m", "8m", "busybox", "sh", "-c",
          "x=$(cat /dev/zero | head -c 60000000 | tr '\\0' x); echo $x | wc -c", status=137)
@@ -91,6 +127,10 @@ def test_formats(tool):
     assert tool(*base, "{{json .}}").out == tool(*base, "json").out
     shown = tool(*base, "{{.Action}} {{.Type}} {{.ID}} {{.From}} {{.Actor.Attributes.name}} {{.Status}} {{.Scope}}").out
     assert shown == f"create container {id} busybox box create local\n"
+    wrong = tool(*base, "{{.Nosuch}}", status=64).err
+    assert wrong.startswith("minirt: Error parsing format: template: :1:2: executing \"\" at <.Nosuch>: can't evaluate")
+    wrong = tool(*base, "{{range}}", status=64).err
+    assert wrong == "minirt: Error parsing format: template: :1: missing value for range\n"
     assert "invalid filter" in tool("events", "--filter", "colour=red", status=1).err
 
 
