@@ -53,6 +53,15 @@ def test_ps_flags(tool):
     assert names("--filter", "before=second") == ["first"]
     assert names("--filter", "since=second") == ["third"]
     assert names("--filter", "ancestor=busybox") == ["third", "second", "first"]
+    tool("create", "--name", "fourth", "-v", "/tmp:/mnt", "busybox", "true")
+    for text in ("volume=/tmp", "volume=/mnt", "name=fourth"):
+        assert names("--filter", text) == ["fourth"], text
+    for text in ("health=none", "is-task=false", "network=none", "isolation=default"):
+        assert len(names("--filter", text)) == 4, text
+    for text in ("health=healthy", "is-task=true", "publish=80/tcp", "expose=80-90", "volume=/no", "network=bridge"):
+        assert names("--filter", text) == [], text
+    for text in ("status=no", "health=no", "is-task=no", "exited=no", "publish=no", "expose=90-80", "expose=1/no"):
+        assert f"invalid filter '{text}': it is " in tool("ps", "--filter", text, status=1).err
     assert "invalid filter 'nosuch'" in tool("ps", "--filter", "nosuch=1", status=1).err
     assert "bad format of filter" in tool("ps", "--filter", "nosuch", status=125).err
 

@@ -8,6 +8,8 @@ import re
 
 import pytest
 
+from tests import images, played_registry
+
 STAMP = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}(?:Z|[+-]\d\d:\d\d)"
 
 pytestmark = [pytest.mark.caged, pytest.mark.limit(60)]
@@ -98,6 +100,19 @@ def test_what_happens_to_images(tool, tmp_path):
     assert told(tool, "label=k=v", "label=no") == told(tool, "scope=swarm") == told(tool, "volume=x") == []
     line = tool("events", "--since", "1h", "--until", "0s", "-f", "type=container", "--format", "json").out
     assert line.startswith('{"status":"prune","Type":"container","Action":"prune","Actor":{"ID":"","Attributes":{"recl')
+
+
+@pytest.mark.leaves("an empty directory of the store, for what a pull had begun")
+def test_a_pull_and_a_push_are_told_of_the_reference(tool):
+    with played_registry.Registry() as registry:
+        name = f"{registry.host}/lab"
+        registry.add("lab", "1", images.layer(images.entry("file", content=b"x")))
+        for _ in range(2):
+            tool("pull", "-q", f"{name}:1")
+        tool("push", "-q", f"{name}:1")
+    shown = tool("events", "--since", "1h", "--until", "0s", "-f", f"image={name}", "--format",
+                 "{{.Action}} {{.ID}} {{.Actor.Attributes.name}}").out
+    assert shown == f"pull {name}:1 {name}\npull {name}:1 {name}\npush {name}:1 {name}\n"
 
 
 def test_out_of_memory_comes_before_the_end(tool):
