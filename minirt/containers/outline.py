@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 
 from minirt import overlay, state
-from minirt.containers import create, files, record, remap, specify
+from minirt.containers import configure, create, files, record, remap, specify
 from minirt.errors import MinirtError
 from minirt.images import ready
 from minirt.kernel import paths, process, syscalls
@@ -33,7 +33,7 @@ def outline(asked: Mapping[str, Any], arguments: Sequence[str], title: str) -> s
     missing = not_there(each["Source"] for each in asked["volume"])
     container = record.Container(state.new_id(), {})
     try:
-        container.config = create.compose(asked, arguments, ready.find(arguments[0]))
+        container.config = configure.configuration(asked, arguments, ready.find(arguments[0]))
         if asked["userns"] == "auto":
             remap.refuse(asked)
             first = [remap.blocks(kind)[0][0] for kind in ("uid", "gid")]  # some ids: the script cannot map them

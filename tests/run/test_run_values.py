@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from minirt import units
 from minirt.cli import main
 from minirt.cli.run import asked
-from minirt.containers import create, log, mounts, record, values
+from minirt.containers import configure, log, mounts, record, values
 from minirt.errors import MinirtError
 
 
@@ -164,7 +164,7 @@ def composed(image: Image, *words: str) -> dict[str, Any]:
     command = main.load("create")
     assert command is not None
     options = command.parse(words)
-    return create.compose({**asked(options), "detach": False}, options.arguments, image)
+    return configure.configuration({**asked(options), "detach": False}, options.arguments, image)
 
 
 @pytest.mark.parametrize(
