@@ -59,6 +59,16 @@ def split_domain__library_everywhere(text: str) -> tuple[str, str]:
     return domain, rest if "/" in rest else OFFICIAL + rest
 
 
+def split_domain__library_only_where_no_domain_is_typed(text: str) -> tuple[str, str]:
+    """whether docker.io was typed or not"""
+    if "/" not in text:
+        return DEFAULT_DOMAIN, OFFICIAL + text
+    first, rest = text.split("/", 1)
+    if first == "localhost" or "." in first or ":" in first or first.lower() != first:
+        return (DEFAULT_DOMAIN if first == OLD_DEFAULT_DOMAIN else first), rest
+    return DEFAULT_DOMAIN, text
+
+
 def verify__nothing_returned(data: bytes, wanted: Mapping[str, Any]) -> bytes:
     """the caller goes on with what verify() returns"""
     if len(data) != wanted["size"] or digest(data) != wanted["digest"]:
@@ -85,6 +95,13 @@ def verify__digest_without_its_algorithm(data: bytes, wanted: Mapping[str, Any])
 def verify__size_ignored(data: bytes, wanted: Mapping[str, Any]) -> bytes:
     """the descriptor promised another size"""
     if digest(data) != wanted["digest"]:
+        raise BadInputError(f"the blob {wanted['digest']} is another one")
+    return data
+
+
+def verify__only_too_long(data: bytes, wanted: Mapping[str, Any]) -> bytes:
+    """nor fewer than were promised"""
+    if len(data) > wanted["size"] or digest(data) != wanted["digest"]:
         raise BadInputError(f"the blob {wanted['digest']} is another one")
     return data
 
@@ -178,6 +195,14 @@ def chain_ids__without_the_algorithm(diff_ids: Sequence[str]) -> list[str]:
     return chains
 
 
+def chain_ids__an_image_without_layers(diff_ids: Sequence[str]) -> list[str]:
+    """an image may have no layers"""
+    chains = [diff_ids[0]]
+    for diff_id in diff_ids[1:]:
+        chains.append(digest(f"{chains[-1]} {diff_id}".encode()))
+    return [each.removeprefix("sha256:") for each in chains]
+
+
 def meaning__opaque_is_a_whiteout(base: bytes) -> tuple[str, bytes]:
     """is the mark of an opaque directory"""
     if not base.startswith(WHITEOUT):
@@ -223,6 +248,20 @@ def meaning__in_the_middle(base: bytes) -> tuple[str, bytes]:
         return NOTHING, b""
     name = base.partition(WHITEOUT)[2]
     if name in (b"", b".", b".."):
+        raise BadInputError("no name")
+    return GONE, name
+
+
+def meaning__taken_away_everywhere(base: bytes) -> tuple[str, bytes]:
+    """at the beginning and once"""
+    if not base.startswith(WHITEOUT):
+        return PRESENT, base
+    if base == OPAQUE:
+        return ANEW, b""
+    if base.startswith(AUFS):
+        return NOTHING, b""
+    name = base.replace(WHITEOUT, b"")
+    if base[len(WHITEOUT) :] in (b"", b".", b".."):
         raise BadInputError("no name")
     return GONE, name
 
@@ -275,5 +314,25 @@ def header__link_forgotten(entry: Entry) -> bytes:
         entry.name[:100].ljust(100, b"\0"), b"%07o\0%07o\0%07o\0" % (entry.mode, entry.uid, entry.gid),
         b"%011o\0%011o\0" % (entry.size, entry.mtime // 10**9), b" " * 8, entry.kind,
         bytes(100), b"ustar\x0000", bytes(64), b"%07o\0%07o\0" % entry.device,
+    )).ljust(BLOCK, b"\0")  # fmt: skip
+    return block[:148] + b"%06o\0 " % sum(block) + block[156:]
+
+
+def header__long_name_not_cut(entry: Entry) -> bytes:
+    """cut it off at the 100 bytes of its field"""
+    block = b"".join((
+        entry.name.ljust(100, b"\0"), b"%07o\0%07o\0%07o\0" % (entry.mode, entry.uid, entry.gid),
+        b"%011o\0%011o\0" % (entry.size, entry.mtime // 10**9), b" " * 8, entry.kind,
+        entry.link.ljust(100, b"\0"), b"ustar\x0000", bytes(64), b"%07o\0%07o\0" % entry.device,
+    )).ljust(BLOCK, b"\0")  # fmt: skip
+    return block[:148] + b"%06o\0 " % sum(block) + block[156:]
+
+
+def header__numbers_without_an_end(entry: Entry) -> bytes:
+    """a zero byte at the end of its field"""
+    block = b"".join((
+        entry.name[:100].ljust(100, b"\0"), b"%08o%08o%08o" % (entry.mode, entry.uid, entry.gid),
+        b"%012o%012o" % (entry.size, entry.mtime // 10**9), b" " * 8, entry.kind,
+        entry.link[:100].ljust(100, b"\0"), b"ustar\x0000", bytes(64), b"%08o%08o" % entry.device,
     )).ljust(BLOCK, b"\0")  # fmt: skip
     return block[:148] + b"%06o\0 " % sum(block) + block[156:]

@@ -46,8 +46,9 @@ def choose(manifests: Sequence[dict[str, Any]], platform: str = "") -> dict[str,
     """The descriptor for a platform among the "manifests" of an image index, the first one that fits.
 
     `platform`: "linux/amd64", "linux/arm/v7", ...; "" is Linux on this machine's `architecture`. An entry has its own
-    under "platform", with "os", "architecture" and perhaps "variant"; it fits when all that is asked for is equal, and
-    also when it says nothing (no "platform", or an empty one). Raises BadInputError that names what there is.
+    under "platform", with "os", "architecture" and perhaps "variant"; it fits when all that is asked for is equal (a
+    "linux/arm64" any variant of it), and also when it says nothing (no "platform", or an empty one). Raises
+    BadInputError that names what is asked for and what there is.
     Sources: OCI image-spec image-index.md, uname(2).
     """
     wanted = (platform or f"linux/{architecture()}").split("/")

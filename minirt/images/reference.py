@@ -45,9 +45,6 @@ class Reference:
     def __str__(self) -> str:
         return f"{self.domain}/{self.path}{self._rest()}"
 
-    def __repr__(self) -> str:
-        return f"Reference({str(self)!r})"
-
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Reference) and str(self) == str(other)
 
@@ -64,13 +61,11 @@ class Reference:
 
     def familiar_repository(self) -> str:
         """The repository as people write it: `busybox`, `user/tool`, `localhost:5000/tool`."""
-        if self.domain != DEFAULT_DOMAIN:
-            return self.repository
-        short = self.path.removeprefix(OFFICIAL)
-        if "/" in short:
-            short = self.path  # library/a/b must not become a/b
-        # Kept in full where the short name would be read as something else: docker.io/a.b/c, or 64 digits.
-        return short if split_domain(short) == (self.domain, self.path) and not _is_id(short) else self.repository
+        for short in (self.path.removeprefix(OFFICIAL), self.path):
+            # Not where it would be read as something else: docker.io/a.b/c, docker.io/library/a/b, 64 digits.
+            if split_domain(short) == (self.domain, self.path) and not _is_id(short):
+                return short
+        return self.repository
 
     def familiar(self) -> str:
         """The whole name in its short form: `busybox:latest`."""
@@ -124,8 +119,10 @@ def split_domain(text: str) -> tuple[str, str]:
 
     What stands before the first "/" is a domain if it is `localhost`, or has a dot, a colon or a capital letter in it;
     `OLD_DEFAULT_DOMAIN` means `DEFAULT_DOMAIN`. Otherwise, and without a "/", the domain is `DEFAULT_DOMAIN` and the
-    whole text is the rest. At `DEFAULT_DOMAIN` a rest without "/" lies below `OFFICIAL`. Sources:
-    containers-registries.conf(5), the grammar at the top of reference.go of github.com/distribution/reference.
+    whole text is the rest. At `DEFAULT_DOMAIN` a rest without "/" lies below `OFFICIAL`. So "tool:1.2" gives
+    ("docker.io", "library/tool:1.2"), "team/tool" ("docker.io", "team/tool"), "localhost:5000/tool"
+    ("localhost:5000", "tool"). Sources: containers-registries.conf(5), the grammar at the top of reference.go of
+    github.com/distribution/reference.
     """
     first, slash, rest = text.partition("/")
     if slash and (first == "localhost" or "." in first or ":" in first or first.lower() != first):

@@ -39,10 +39,12 @@ _SECOND = 10**9
 def header(entry: Entry) -> bytes:
     """The block of 512 bytes that describes a file, in the form "ustar".
 
-    The fields, each as wide as said, one behind the other: `name` (100 bytes), `mode`, `uid`, `gid` (8 each), `size`,
-    the `mtime` in whole seconds (12 each; the entry has nanoseconds), the sum (8), the `kind` (1), `link` (100),
-    b"ustar\\0" b"00", names of user and group (32 each: none), the `device`'s two numbers (8 each); zeros to the end.
-    Texts are cut off or filled with zeros; a number is octal digits, with zeros before them, and a zero byte at the end
+    The fields, one behind the other, each with its width in bytes:
+
+        name 100, mode 8, uid 8, gid 8, size 12, mtime 12 (whole seconds; the entry has nanoseconds), sum 8, kind 1,
+        link 100, b"ustar\\0" 6, b"00" 2, names of user and group 32 each (none: zeros), device 8 and 8, zeros
+
+    A text is cut off or filled with zeros; a number is octal digits, with zeros before them, and a zero byte at the end
     of its field. The sum is that of all 512 bytes, its own field taken for eight spaces, and is written as six octal
     digits, a zero byte, a space. Source: tar(5) "POSIX ustar Archives".
     """

@@ -49,6 +49,8 @@ NAMES = {
     "2048/game": ("docker.io", "2048/game", "digits alone are neither a dot, nor a colon, nor capital letters"),
     "tool:1.2": ("docker.io", "library/tool:1.2", "without a slash there is no domain, whatever dots and colons are in "
                  "the name: they are the tag's"),
+    "docker.io/tool": ("docker.io", "library/tool", "a word alone at docker.io lies below library/ there, whether "
+                       "docker.io was typed or not"),
     "index.docker.io/tool": ("docker.io", "library/tool", "index.docker.io is an old name of docker.io"),
 }
 
@@ -57,7 +59,10 @@ NAMES = {
 @pytest.mark.parametrize("text", NAMES)
 def test_the_domain_of_a_name(text: str) -> None:
     domain, rest, why = NAMES[text]
-    found = reference.split_domain(text)
+    try:
+        found = reference.split_domain(text)
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        pytest.fail(f"split_domain({text!r}) raised {type(error).__name__} ({error}): every text has an answer")
     assert found == (domain, rest), f"split_domain({text!r}) is {found}, not {(domain, rest)}: {why}"
 
 
@@ -90,11 +95,11 @@ def test_other_bytes_are_refused(tmp_path: Path) -> None:
     sentence = refused(blobs.verify, CONTENT.replace(b"w", b"W"), PROMISED)
     assert sentence, "one byte was changed and the length is right, and verify() let it through: compare the digests"
     assert PROMISED["digest"] in sentence, f"{sentence!r} does not say which blob: put the digest into the sentence"
-    sentence = refused(blobs.verify, CONTENT, PROMISED | {"size": 5})
-    assert sentence, (
-        "the descriptor promised another size, and verify() let it through: who asks for five bytes must not be sent "
-        "five gigabytes"
-    )
+    for size in (5, len(CONTENT) + 1):
+        assert refused(blobs.verify, CONTENT, PROMISED | {"size": size}), (
+            f"the descriptor promised another size, {size} bytes, and verify() let {len(CONTENT)} through: who asks "
+            "for five bytes must not be sent five gigabytes, nor fewer than were promised"
+        )
     layout = str(tmp_path)
     name = blobs.write(layout, CONTENT)
     assert name == PROMISED["digest"]
@@ -143,7 +148,7 @@ def test_the_entry_for_a_platform_is_chosen() -> None:
     found = chosen([entry_for("linux", "arm64"), entry_for("linux", "arm", "v7")], "linux/arm")
     assert found == "linux/arm/v7", f"for linux/arm, the entry for {found} was chosen: compare whole words"
     found = chosen(INDEX, "linux/arm/v7")
-    assert found == "linux/arm/v7", f"for linux/arm/v7, the entry for {found} was chosen: here a variant is asked for"
+    assert found == "linux/arm/v7", f"for linux/arm/v7: {found}. Here a variant is asked for, the entry's \"variant\""
 
 
 @pytest.mark.exercise("minirt.images.documents.choose")
@@ -153,6 +158,8 @@ def test_without_a_platform_it_is_this_machines() -> None:
     assert found == mine, f"{found} was chosen on a machine that is {mine}"
     found = chosen([entry_for("linux", "s390x"), {"digest": "any", "size": 1}])
     assert found == "any", f"{found}: an entry that names no platform fits every machine"
+    found = chosen([{"digest": "any", "size": 1}, entry_for("linux", documents.architecture())])
+    assert found == "any", f"{found}: of two entries that fit, take the first"
 
 
 @pytest.mark.exercise("minirt.images.documents.choose")
@@ -180,12 +187,11 @@ def test_chain_ids_name_a_layer_with_all_below() -> None:
     layers = [sha(b"base"), sha(b"middle"), sha(b"top")]
     second = sha(f"{layers[0]} {layers[1]}".encode())
     third = sha(f"{second} {layers[2]}".encode())
-    assert blobs.chain_ids([]) == []
     found = blobs.chain_ids(layers)
     assert len(found) == 3, f"three layers have three chain ids, not {len(found)}"
     assert found[0] == layers[0][7:], (
-        "the first chain id is wrong: the lowest layer has nothing below it, its chain id is its diff id, without "
-        "'sha256:'"
+        "the first chain id is wrong (the list begins with the lowest layer): the lowest layer has nothing below it, "
+        "its chain id is its diff id, without 'sha256:'"
     )
     assert found[1] != layers[1][7:], (
         "the second chain id is the layer's diff id: but on top of another layer it is another directory"
@@ -198,6 +204,10 @@ def test_chain_ids_name_a_layer_with_all_below() -> None:
         "the third chain id is wrong: it is made of the *chain id* below it, which stands for everything below, not of "
         "the diff id below it"
     )
+    try:
+        assert blobs.chain_ids([]) == []
+    except IndexError:
+        pytest.fail("chain_ids([]) raised IndexError: an image may have no layers, and then it has no chain ids")
 
 
 # -- what a layer says -----------------------------------------------------------------------------------------------
@@ -210,15 +220,19 @@ def test_what_the_name_of_an_entry_means() -> None:
             f"meaning({name!r}) is {found}: it is a file like any other; '.wh.' counts only at the beginning of a name"
         )
     found = changeset.meaning(b".wh..wh..opq")
-    assert found == (changeset.ANEW, b""), f"'.wh..wh..opq' is the mark of an opaque directory, and not {found}"
+    assert found == (changeset.ANEW, b""), (
+        f"meaning(b'.wh..wh..opq') is {found}: it is the mark of an opaque directory, (ANEW, b\"\")"
+    )
     for name in (b".wh..wh.plnk", b".wh..wh.aufs"):
         found = changeset.meaning(name)
         assert found == (changeset.NOTHING, b""), f"meaning({name!r}) is {found}: AUFS's own notes mean nothing to us"
-    for whiteout, name in ((b".wh.file", b"file"), (b".wh.hw.", b"hw."), (b".wh..hidden", b".hidden")):
+    for whiteout, name in (
+        (b".wh.file", b"file"), (b".wh.hw.", b"hw."), (b".wh..hidden", b".hidden"), (b".wh.a.wh.b", b"a.wh.b"),
+    ):
         found = changeset.meaning(whiteout)
         assert found == (changeset.GONE, name), (
-            f"meaning({whiteout!r}) is {found}, not {(changeset.GONE, name)} "
-            "(bytes.strip() takes letters, not a prefix)"
+            f"meaning({whiteout!r}) is {found}, not {(changeset.GONE, name)}: take WHITEOUT away, at the beginning and "
+            "once (bytes.strip() takes letters, not a prefix; bytes.replace() takes every one)"
         )
 
 
@@ -300,6 +314,24 @@ def example() -> Entry:
     return entry
 
 
+_TEXT = "a text is filled with zero bytes"
+_NUMBER = "a number is octal digits, with zeros before them, and a zero byte at the end of its field"
+FIELDS = [
+    ("name", 0, 100, _TEXT), ("mode", 100, 108, _NUMBER), ("uid", 108, 116, _NUMBER), ("gid", 116, 124, _NUMBER),
+    ("size", 124, 136, _NUMBER), ("kind", 156, 157, "the entry's own"),
+    ("link", 157, 257, _TEXT), ("'ustar'", 257, 265, "a zero byte follows the word, and two digits 0"),
+    ("end", 345, 512, "zero bytes"),
+]
+
+
+def as_tar_writes(entry: Entry) -> bytes:
+    """The header that Python's own library writes."""
+    info = tarfile.TarInfo(entry.name.decode())
+    info.mode, info.uid, info.gid, info.size = entry.mode, entry.uid, entry.gid, entry.size
+    info.mtime = entry.mtime // 10**9
+    return info.tobuf(tarfile.USTAR_FORMAT)
+
+
 def read_back(block: bytes) -> tarfile.TarInfo:
     """A header as Python's own library reads it."""
     try:
@@ -323,11 +355,14 @@ def test_a_header_is_what_tar_reads() -> None:
         "; mtime is in nanoseconds, and its field has whole seconds" if place > 257 else "")
     info = read_back(block)
     assert info.mode == 0o4755, f"the mode {0o4755:o} is read as {info.mode:o}: numbers are octal digits"
-    assert (info.name, info.uid, info.gid, info.size) == ("bin/tool", 1000, 50, 1000), (
-        f"written: bin/tool of 1000:50, 1000 bytes; read: {info.name} of {info.uid}:{info.gid}, {info.size} bytes"
-    )
-    assert info.type == b"0" and block[257:265] == b"ustar\x0000", "the kind, or what follows ustar, is wrong"
-    assert info.linkname == ""
+    wanted = as_tar_writes(example())
+    for name, start, end, how in FIELDS:
+        assert block[start:end] == wanted[start:end], (
+            f"the field {name} (bytes {start} to {end - 1}) begins with {block[start:end][:16]!r}, and "
+            f"tar writes {wanted[start:end][:16]!r}: {how}"
+        )
+    assert block[329:345] == b"0000000\0" * 2, f"the two numbers of the device are {block[329:345]!r}: {_NUMBER}"
+    assert block[154:156] == b"\0 ", f"the sum is {block[148:156]!r}: six octal digits, a zero byte, a space"
 
 
 @pytest.mark.exercise("minirt.images.write.header")
@@ -354,6 +389,11 @@ def test_links_and_devices_have_their_fields() -> None:
 @pytest.mark.exercise("minirt.images.write.header")
 def test_what_does_not_fit_a_header_stands_before_it() -> None:
     far = Entry(b"a/" * 80 + b"b", size=3)
+    block = write.header(far)
+    assert (len(block), block.find(b"ustar")) == (512, 257), (
+        f"a name of {len(far.name)} bytes moves the other fields: cut it off at the 100 bytes of its field "
+        "(all of it stands in a record before the header, which archive() makes)"
+    )
     far.uid, far.xattrs = 8**7, {"user.note": b"two\nlines"}
     data = b"".join(write.archive([(far, [b"abc"])]))
     with tarfile.open(fileobj=io.BytesIO(data)) as archive:
