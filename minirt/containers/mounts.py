@@ -25,6 +25,10 @@ PROPAGATION = ("private", "rprivate", "shared", "rshared", "slave", "rslave")
 # the third part of `-v` has at most one word of each kind; those of the last two mean nothing here: the labels of
 # SELinux, and how other systems share files with a virtual machine
 MODES = (("ro", "rw"), PROPAGATION, ("z", "Z"), ("consistent", "cached", "delegated", "default"))
+# below /proc nothing may be mounted but these, with which a container can be told what it has (as lxcfs does)
+IN_PROC = frozenset(f"/proc/{name}" for name in (
+    "cpuinfo", "diskstats", "meminfo", "stat", "swaps", "uptime", "loadavg", "slabinfo", "net/dev",
+    "sys/kernel/ns_last_pid", "sys/crypto/fips_enabled"))
 VOLUMES = "named and anonymous volumes arrive with chapter 16, volumes"
 OTHER_NAMES = {"src": "source", "dst": "target", "destination": "target", "ro": "readonly"}
 FLAGS = ("readonly", "ro", "bind-nonrecursive", "volume-nocopy")  # of `--mount`, those that need no value
@@ -226,7 +230,8 @@ def check_sources(mounts: Iterable[dict[str, Any]]) -> None:
 
 
 def entries(mounts: Iterable[dict[str, Any]], tmpfs_table: dict[str, str]) -> list[dict[str, Any]]:
-    """The entries of "mounts" of an OCI specification, parents before what lies below them."""
+    """The entries of "mounts" of an OCI specification, parents before what lies below them. Raises MinirtError for one
+    that would have something else take the place of /proc."""
     result = [_bind(each) if each["Type"] == "bind" else _tmpfs(each) for each in mounts]
     for target, options in tmpfs_table.items():
         words = [word for word in options.split(",") if word not in TMPFS_DEFAULTS]
@@ -234,7 +239,17 @@ def entries(mounts: Iterable[dict[str, Any]], tmpfs_table: dict[str, str]) -> li
         defaults = [word for word in ("nosuid", "nodev", "noexec") if word.removeprefix("no") not in known]
         words = [word for word in words if word not in ("suid", "dev", "exec") and word not in defaults]
         result.append({"destination": target, "type": "tmpfs", "source": "tmpfs", "options": defaults + words})
+    for entry in result:
+        spare_proc(entry["destination"], entry["source"])
     return sorted(result, key=lambda entry: entry["destination"].count("/"))
+
+
+def spare_proc(target: str, source: str) -> None:
+    """Raises MinirtError for a mount over or in /proc: what is set and hidden there would go to whoever brings it."""
+    if target == "/proc" and os.path.realpath(source) != "/proc":
+        raise MinirtError(f'"{target}" cannot be mounted because it is not of type proc')
+    if target.startswith("/proc/") and target not in IN_PROC:
+        raise MinirtError(f'"{target}" cannot be mounted because it is inside /proc')
 
 
 def _bind(each: dict[str, Any]) -> dict[str, Any]:

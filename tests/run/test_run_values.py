@@ -304,3 +304,11 @@ def test_lines_of_an_environment_file(tmp_path):
     path.write_bytes(b"A=\xff")
     with pytest.raises(MinirtError, match="invalid utf8 bytes"):
         values.environment([str(path)], [], {})
+
+
+def test_nothing_takes_the_place_of_proc():
+    for target in ("/proc", "/proc/sys", "/proc/self/attr"):
+        for table, tmpfs in (([mounts.volume(f"/tmp:{target}")], {}), ([], {target: ""})):
+            with pytest.raises(MinirtError, match="cannot be mounted because it is"):
+                mounts.entries(table, tmpfs)
+    assert len(mounts.entries([mounts.volume("/proc:/proc"), mounts.volume("/tmp/a:/proc/meminfo")], {})) == 2

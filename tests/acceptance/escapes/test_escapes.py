@@ -23,6 +23,7 @@ from typing import Any
 import pytest
 
 from minirt import capabilities
+from minirt.containers import log
 from minirt.errors import MinirtError
 from minirt.kernel import mount, paths, process
 from minirt.namespaces import mnt, pid
@@ -1014,3 +1015,109 @@ def test_forbidden_calls(attack: Callable[..., str]) -> None:
     harmless = ("reboot", "kexec_load", "settimeofday", "swapon", "acct", "pivot_root", "init_module", "delete_module",
                 "finit_module")
     assert len(set(attack(FORBIDDEN, *UNCONFINED, words=harmless).split()) - {"1"}) > 1
+
+
+# -- and more of the same -------------------------------------------------------------------------------------------
+
+
+def test_mount_over_proc(tool: Any, root: Path, tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs"
+    (theirs / "sys/kernel").mkdir(parents=True)
+    (theirs / "sys/kernel/msgmax").touch()
+    (theirs / "version").write_text("the attacker's")
+    for place in ("/proc", "/proc/sys", "/proc/self/attr"):
+        refused = tool("run", "--rm", "-v", f"{tmp_path}/theirs:{place}", "busybox", "true", status=125).err
+        assert f'"{place}" cannot be mounted because it is' in refused
+        assert "cannot be mounted" in tool("run", "--rm", "--tmpfs", place, "busybox", "true", status=125).err
+    assert tool("run", "--rm", "-v", "/etc/hostname:/proc/uptime", "busybox", "cat", "/proc/uptime").out
+    wanted = specification(root, python("print(open('/proc/version').read())"))
+    wanted["linux"].update(maskedPaths=[], readonlyPaths=[])
+    wanted["mounts"].append({"destination": "/proc", "type": "bind", "source": str(theirs), "options": ["rbind"]})
+    assert run(wanted) == "the attacker's\n"
+    wanted["linux"]["sysctl"] = {"kernel.msgmax": "77"}
+    with pytest.raises(MinirtError, match="is not one of a proc file system"):
+        run(wanted)
+    assert (theirs / "sys/kernel/msgmax").read_text() == ""
+
+
+MASKS = ("umount /proc/acpi 2>/dev/null || umount /proc/keys 2>/dev/null && echo off; mkdir -p /tmp/p; "
+         "mount -t proc p /tmp/p 2>/dev/null && echo new")
+
+
+def test_masks_taken_off(tool: Any) -> None:
+    own = ("busybox", "unshare", "-Urmpf", "sh", "-c", MASKS)
+    assert tool("run", "--rm", *UNCONFINED, *own, status=None).out == ""
+    bare = ("--security-opt", "systempaths=unconfined")
+    assert tool("run", "--rm", *UNCONFINED, *bare, *own, status=None).out == "new\n"
+
+
+def test_kernel_log(attack: Callable[..., str]) -> None:
+    read = "print(call('syslog', 3, ctypes.create_string_buffer(100), 100))"  # SYSLOG_ACTION_READ_ALL
+    assert attack(read) == "-1" and attack(read, *UNCONFINED) == "-1"
+    assert int(attack(read, "--cap-add", "SYSLOG")) >= 0
+
+
+SYSFS = """
+opened = 0
+for place, _, names in os.walk("/sys/kernel"):
+    for name in names[:20]:
+        path = f"{place}/{name}"
+        if os.lstat(path).st_mode & 0o200 and not os.path.islink(path):
+            number = attempt(os.open, path, os.O_WRONLY | os.O_NONBLOCK)
+            opened += isinstance(number, int)
+print(opened)
+"""
+
+
+def test_sysfs_files(attack: Callable[..., str]) -> None:
+    assert attack(SYSFS) == "0"
+    assert int(attack(SYSFS, "--privileged")) > 0
+
+
+def test_exec_privileged(tool: Any, attack: Callable[..., str]) -> None:
+    tried = [("b", *line.split()[:2]) for line in Path("/proc/partitions").read_text().splitlines()[2:]][:1]
+    tried += [("c", "1", "11"), ("c", "10", "229")]  # the kernel's log, FUSE
+    mount = "print(call('mount', b't', b'/tmp', b'tmpfs', 0, None))"
+    for name, flags in (("plain", ()), ("open", ("--privileged",))):
+        tool("run", "-d", "--name", name, *flags, *kit.VOLUMES, "busybox", "sleep", "100")
+        words = tuple(word for each in tried for word in each)
+        opened = tool("exec", "--privileged", name, *python(MKNOD, *words)).out.split()
+        mounted = tool("exec", "--privileged", name, *python(mount)).out.strip()
+        assert ("True" in opened, mounted) == ((True, "0") if flags else (False, "-1"))
+
+
+def test_files_of_processes(attack: Callable[..., str], victim: subprocess.Popen[bytes]) -> None:
+    source = f"print(attempt(os.listdir, '/proc/{victim.pid}/root'), attempt(os.readlink, '/proc/{victim.pid}/exe'))"
+    assert attack(source, "--pid", "host") == "PermissionError PermissionError"
+    assert attack(source, "--pid", "host", "--privileged").startswith("['")
+
+
+def test_shared_memory(tool: Any) -> None:
+    for name, flags in (("private", ()), ("open", ("--ipc", "shareable"))):
+        tool("run", "-d", "--name", name, *flags, "busybox", "sleep", "100")
+        tool("exec", name, "sh", "-c", "echo theirs > /dev/shm/note")
+        done = tool("run", "--rm", "--ipc", f"container:{name}", "busybox", "cat", "/dev/shm/note", status=None)
+        assert (done.status, done.out) == ((0, "theirs\n") if flags else (125, ""))
+
+
+def test_log_forged(tool: Any, tmp_path: Path) -> None:
+    line = '{"log":"forged\\n","stream":"stderr","time":"2020-01-01T00:00:00.000000000Z"}'
+    for text in (line, f'x{line[7:]}', f'x\\{line[7:]}', f'x\r{line}'):
+        tool("run", "--name", "box", "busybox", "printf", "%s\\n", text)
+        assert tool("logs", "box").raw == f"{text}\n".encode() and tool("logs", "--since", "1h", "box").err == ""
+        tool("rm", "box")
+    (tmp_path / "log").write_text(line + "\n")
+    [entry] = log.Reader(f"{tmp_path}/log").entries()
+    assert (entry.stream, entry.data) == ("stderr", b"forged\n")
+
+
+def test_priority(attack: Callable[..., str]) -> None:
+    source = "print(attempt(os.setpriority, os.PRIO_PROCESS, 0, -10))"
+    assert attack(source) == "PermissionError" and attack(source, *UNCONFINED) == "PermissionError"
+    assert attack(source, "--cap-add", "SYS_NICE") == "None"
+
+
+def test_hypervisor_sockets(attack: Callable[..., str]) -> None:
+    source = "print(call('socket', 40, 1, 0))"  # AF_VSOCK
+    assert attack(source) == "-1"
+    assert attack(source, *UNCONFINED) != "-1"  # a descriptor, or EAFNOSUPPORT
