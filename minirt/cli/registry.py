@@ -6,7 +6,7 @@ import os
 
 from minirt.cli import format as formats
 from minirt.cli.options import Command, Option, Options
-from minirt.errors import MinirtError, UsageError
+from minirt.errors import MinirtError
 from minirt.images import platforms
 
 
@@ -25,10 +25,11 @@ def pull(options: Options) -> int:
     _prepare()
     from minirt.images import reference
     from minirt.registry import hosts, listing, transfer
+    from minirt.registry.client import RegistryError
     from minirt.registry.progress import Progress
 
     name = reference.parse(options.arguments[0])
-    progress = Progress(options["quiet"])
+    progress = Progress(options["quiet"], show=formats.show)
     if options["all-tags"] and (name.tag or name.digest):
         raise MinirtError("tag can't be used with --all-tags/-a")
     if not (options["all-tags"] or name.tag or name.digest) and not options["quiet"]:
@@ -36,11 +37,14 @@ def pull(options: Options) -> int:
     names, registry = [name], None
     if options["all-tags"]:
         registry = hosts.connect(name.domain)
-        names = [reference.Reference(name.domain, name.path, tag) for tag in listing.tags(registry, name.path)]
+        try:
+            names = [reference.Reference(name.domain, name.path, tag) for tag in listing.tags(registry, name.path)]
+        except RegistryError as error:
+            raise transfer.told(error, name) from None
     for each in names:
         done = transfer.pull_image(each, options["platform"], progress, registry)
         if not options["quiet"]:
-            _say("\n".join(done.lines()))
+            _say("\n".join(done.lines(name.familiar() if options["all-tags"] else "")))
     _say(str(name) if options["all-tags"] else str(name.tagged()))
     return 0
 
@@ -53,7 +57,7 @@ def push(options: Options) -> int:
     from minirt.registry.progress import Progress
 
     name = reference.parse(options.arguments[0])
-    progress = Progress(options["quiet"])
+    progress = Progress(options["quiet"], show=formats.show)
     names = [name.tagged()]
     if options["all-tags"]:
         if name.tag or name.digest:
@@ -84,14 +88,14 @@ def login(options: Options) -> int:
     user, password = options["username"], options["password"]
     if options["password-stdin"]:
         if password:
-            raise UsageError("--password and --password-stdin are mutually exclusive")
+            raise MinirtError("conflicting options: --password and --password-stdin")
         if not user:
-            raise UsageError("Must provide --username with --password-stdin")
+            raise MinirtError("the --password-stdin option requires --username to be set")
         password = os.fdopen(0, "rb", closefd=False).read(1 << 16).decode().rstrip("\r\n")
     elif password:
         os.write(2, b"WARNING! Using --password via the CLI is insecure. Use --password-stdin.\n")
-    for line in room.login(domain, user, password):
-        _say(line)
+    room.login(domain, user, password, lambda line: os.write(2, f"{line}\n".encode()))
+    _say("Login Succeeded")
     return 0
 
 

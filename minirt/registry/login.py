@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import getpass
 import os
+from collections.abc import Callable
 
 from minirt.errors import MinirtError
 from minirt.registry import credentials, hosts
@@ -22,8 +23,9 @@ def domain_of(server: str) -> str:
     return "docker.io" if not bare or bare.startswith("index.docker.io") else bare.partition("/")[0]
 
 
-def login(server: str, user: str = "", password: str = "") -> list[str]:
-    """Try name and password at a registry and keep them; what is missing is asked on the terminal. Docker's lines.
+def login(server: str, user: str, password: str, warn: Callable[[str], object]) -> None:
+    """Try name and password at a registry and keep them; what is missing is asked on the terminal. `warn` is told what
+    the user should know.
 
     Raises MinirtError when the registry refuses; then nothing is kept.
     """
@@ -32,17 +34,19 @@ def login(server: str, user: str = "", password: str = "") -> list[str]:
     known = credentials.find(key)
     kept = not user and not password and known != Credentials()
     given = known if kept else Credentials(*_ask(user, password))
+    if kept:
+        warn(f"Authenticating with existing credentials... [Username: {known.user}]")
     registry = hosts.connect(domain, given)
     try:
         registry.ping()
     except RegistryError as error:
-        where = f'Get "{registry.base}/v2/": ' if error.status else ""
-        raise MinirtError(f"{where}{error}") from None
-    if kept:
-        return ["Authenticating with existing credentials...", "Login Succeeded"]
-    helper = credentials.store(key, given)
-    lines = [] if helper else [f"WARNING! Your password is stored unencrypted in {credentials.path()}."]
-    return [*lines, "Login Succeeded"]
+        place = f"{registry.base}/v2/"
+        if error.status == 401 and registry.wallet.header(""):  # name and password were shown to the registry itself
+            raise MinirtError(f"login attempt to {place} failed with status: 401 Unauthorized ({error})") from None
+        raise MinirtError(f'Get "{place}": {error}' if error.status else str(error)) from None
+    if not kept and not credentials.store(key, given):
+        warn(f"WARNING! Your credentials are stored unencrypted in '{credentials.path()}'; a credential helper "
+             "(credsStore in that file) would encrypt them")
 
 
 def _ask(user: str, password: str) -> tuple[str, str]:
@@ -58,8 +62,7 @@ def _ask(user: str, password: str) -> tuple[str, str]:
 
 
 def logout(server: str) -> str:
-    """Forget what is kept for a registry. Docker's line."""
+    """Forget what is kept for a registry, if anything is. Docker's line."""
     key = hosts.key(domain_of(server))
-    if credentials.erase(key):
-        return f"Removing login credentials for {key}"
-    return f"Not logged in to {key}"
+    credentials.erase(key)
+    return f"Removing login credentials for {key}"

@@ -53,6 +53,11 @@ class Patient(Registry):
                 answer = super().send(method, url, headers, data, params)
             except ValueError as error:
                 raise BadInputError(f"{self.base} sends us to {url[:200]!r}, no web address: {error}") from None
+            except RegistryError as error:
+                if self.timeout == Registry.timeout:
+                    raise
+                reason = str(error).partition('": ')[2]  # there is no registry, whatever it was asked for
+                raise RegistryError(f'Get "{self.base}/v2/": {reason}') from None
             self.timeout = Registry.timeout
             if answer.status_code not in LATER or again == TRIES:
                 break

@@ -1,4 +1,4 @@
-"""Chapter 14, beyond: what is told while layers come and go: on stderr, in Docker's manner.
+"""Chapter 14, beyond: what is told while layers come and go: in Docker's manner, the layers themselves on stderr.
 
 Elsewhere than on a terminal a line is printed when something has happened, never for a step. On a terminal each layer
 has a line of its own, drawn anew in place; several processes have something to tell there (workers.py), so one of its
@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Callable
 
 from minirt import state, units
 from minirt.kernel import process
@@ -19,10 +20,13 @@ _EVERY = 0.1  # seconds between two drawings of a layer's bar
 
 
 class Progress:
-    """Tells about layers by name. `quiet`: nothing at all. What was told by `say` and `step` is there after `close`."""
+    """Tells about layers by name. `quiet`: nothing at all. What was told by `say` and `step` is there after `close`.
 
-    def __init__(self, quiet: bool = False, descriptor: int = 2) -> None:
-        self._quiet, self._descriptor = quiet, descriptor
+    `show` writes a line that is no layer's; without it, it goes where the layers go.
+    """
+
+    def __init__(self, quiet: bool = False, descriptor: int = 2, show: Callable[[str], None] | None = None) -> None:
+        self._quiet, self._descriptor, self._show = quiet, descriptor, show or self._write
         self._terminal = not quiet and os.isatty(descriptor)
         self._drawer, self._speak = 0, -1
         self._told: dict[str, float] = {}
@@ -30,7 +34,13 @@ class Progress:
     def line(self, text: str) -> None:
         """A line of its own, below all others."""
         self.close()
-        self._write(text + "\n")
+        if not self._quiet:
+            self._show(text + "\n")
+
+    def warn(self, text: str) -> None:
+        """A warning, where the layers go."""
+        self.close()
+        self._write(f"WARNING: {text}\n")
 
     def say(self, name: str, status: str) -> None:
         """That a layer has come to `status`."""

@@ -39,6 +39,7 @@ class Layer:
 
     def pieces(self, start: int = 0) -> Iterator[bytes]:
         """Its bytes from one on, as they arrive."""
+        self.say("Pulling fs layer")
         try:
             for piece in pull.fetch(self._registry, self._repository, self._descriptor, start):
                 start += len(piece)
@@ -62,10 +63,10 @@ class Pulled:
     def __init__(self, name: Reference, digest: str, fresh: bool) -> None:
         self.name, self.digest, self.fresh = name, digest, fresh
 
-    def lines(self) -> list[str]:
-        """Docker's last lines."""
+    def lines(self, name: str = "") -> list[str]:
+        """Docker's last lines; `name`: what was asked for, if it is not the image's own."""
         status = "Downloaded newer image for" if self.fresh else "Image is up to date for"
-        return [f"Digest: {self.digest}", f"Status: {status} {self.name.familiar()}"]
+        return [f"Digest: {self.digest}", f"Status: {status} {name or self.name.familiar()}"]
 
 
 def tell(action: str, name: Reference) -> None:
@@ -110,7 +111,7 @@ def pull_image(name: Reference, platform: str, progress: Progress, registry: Reg
         try:
             platforms.check(state.loads(config), name.familiar(), platform)
         except NotFoundError as error:
-            progress.line(f"WARNING: {error}")
+            progress.warn(str(error))
     fresh = not _has(name, found.top.digest, found.manifest.digest)
     if fresh:
         _take(registry, name, found, config, diff_ids, progress)
@@ -198,7 +199,9 @@ def push_image(name: Reference, progress: Progress, registry: Registry | None = 
     """Push the image of the store that has this name; Docker's last line. Raises MinirtError."""
     descriptor = next((each for each in lookup.read_index()["manifests"] if lookup.name_of(each) == str(name)), None)
     if descriptor is None:
-        raise NotFoundError(f"An image does not exist locally with the tag: {name.familiar_repository()}")
+        known = any(lookup.name_of(each).startswith(f"{name.repository}:") for each in lookup.read_index()["manifests"])
+        raise NotFoundError(f"tag does not exist: {name.familiar()}" if known else
+                            f"An image does not exist locally with the tag: {name.familiar_repository()}")
     chosen, document = documents.follow(descriptor, lambda each: lookup.read_blob(each["digest"]))
     for each in [document["config"], *document["layers"]]:
         if not os.path.exists(lookup.blob_path(each["digest"])):  # a push that cannot succeed should not begin
@@ -209,6 +212,8 @@ def push_image(name: Reference, progress: Progress, registry: Registry | None = 
     near = neighbours(name)
     try:
         registry.ping(pushing(name.path))
+        for each in document["layers"]:
+            progress.say(short(each["digest"]), "Preparing")
         for each in [*document["layers"], document["config"]]:
             label = "" if each is document["config"] else short(each["digest"])
             how, source = push.push_blob(registry, name.path, each, _shown(each, progress),
