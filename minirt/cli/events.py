@@ -7,7 +7,7 @@ import time
 from minirt import events as log
 from minirt import state
 from minirt.cli import format as formats
-from minirt.cli.containers import moment
+from minirt.cli.logs import moment
 from minirt.cli.options import Command, Option, Options
 from minirt.cli.verbs import Struct
 from minirt.errors import TemplateError

@@ -2,65 +2,42 @@
 
 from __future__ import annotations
 
-import os
-
 from minirt.cli import explain
-from minirt.cli import format as formats
+from minirt.cli.containers import each
 from minirt.cli.exec import KEYS
-from minirt.cli.options import PROGRAM, Command, Option, Options
+from minirt.cli.options import Command, Option, Options
 from minirt.containers import client, record
 from minirt.errors import ConflictError, MinirtError
 
 
 def start(options: Options) -> int:
     """`minirt start`."""
-    attached = options["attach"] or options["interactive"]
-    if attached and len(options.arguments) > 1:
+    if not (options["attach"] or options["interactive"]):
+        return each(options, start_one)
+    if len(options.arguments) > 1:
         raise MinirtError("you cannot start and attach multiple containers at once")
-    code = 0
-    for text in options.arguments:
-        try:
-            container = record.find(text)
-            if record.derive(container).alive:
-                if attached:
-                    return client.attach(
-                        container, stdin=options["interactive"], forward=True, keys=options["detach-keys"]
-                    )
-            elif attached:
-                return client.start(
-                    container,
-                    attach=True,
-                    interactive=options["interactive"],
-                    forward=True,
-                    tell=explain.tell,
-                    keys=options["detach-keys"],
-                )
-            else:
-                client.start(container, tell=explain.tell)
-            formats.show(text + "\n")
-        except MinirtError as error:
-            if attached:
-                raise
-            os.write(2, f"{PROGRAM}: {error}\n".encode("utf-8", "surrogateescape"))
-            code = 1
-    return code
+    container = record.find(options.arguments[0])
+    if record.derive(container).alive:
+        return client.attach(container, stdin=options["interactive"], forward=True, keys=options["detach-keys"])
+    return client.start(container, attach=True, interactive=options["interactive"], forward=True, tell=explain.tell,
+                        keys=options["detach-keys"])
+
+
+def start_one(container: record.Container) -> None:
+    """Starts a container and leaves it to itself; nothing happens when it runs."""
+    if not record.derive(container).alive:
+        client.start(container, tell=explain.tell)
 
 
 def restart(options: Options) -> int:
     """`minirt restart`."""
     from minirt.containers import stop
 
-    code = 0
-    for text in options.arguments:
-        try:
-            container = record.find(text)
-            stop.Stop(container, options["timeout"], options["signal"]).wait()
-            client.start(record.load(container.id), tell=explain.tell)
-            formats.show(text + "\n")
-        except MinirtError as error:
-            os.write(2, f"{PROGRAM}: {error}\n".encode("utf-8", "surrogateescape"))
-            code = 1
-    return code
+    def action(container: record.Container) -> None:
+        stop.Stop(container, options["timeout"], options["signal"]).wait()
+        client.start(container, tell=explain.tell)
+
+    return each(options, action)
 
 
 def attach(options: Options) -> int:

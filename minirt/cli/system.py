@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from minirt import units
-from minirt.cli import containers
+from minirt.cli import containers, ps
 from minirt.cli import format as formats
 from minirt.cli.options import Command, Option, Options
 from minirt.containers import measure, record
@@ -64,7 +64,7 @@ def _verbose(room: Usage, template: str) -> str:
     images = _image_rows(room)
     theirs = []
     for container in record.listing():
-        row = containers.row(container, record.derive(container), bool(template), False)
+        row = ps.row(container, record.derive(container), bool(template), False)
         theirs.append({**row, "Size": units.human_size(measure.tree(f"{container.directory}/upper"))})
     if template:
         from minirt.cli.verbs import Struct
@@ -78,7 +78,7 @@ def _verbose(room: Usage, template: str) -> str:
         "Images space usage:\n",
         formats.rows(images, "", table=IMAGES, headings=image_tables.HEADINGS),
         "Containers space usage:\n",
-        formats.rows(theirs, "", table=CONTAINERS, headings=containers.HEADINGS),
+        formats.rows(theirs, "", table=CONTAINERS, headings=ps.HEADINGS),
         "Local Volumes space usage:\n", _empty(VOLUMES), "Build cache usage: 0B\n", _empty(CACHE)))
 
 

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from minirt.cli import containers, shapes
 from minirt.cli import format as formats
+from minirt.cli import ps, shapes
 from minirt.errors import MinirtError
 from tests import images, played_engine
 from tests.templates import DOCUMENT, REFUSED, SHOWN
@@ -71,7 +71,7 @@ def test_a_list_is_shown_as_docker_shows_it(docker: Docker, form: str) -> None:
         row["Label"] = lambda key, labels=each["Labels"]: labels.get(key, "")
     theirs = docker("ps", "-a", "--format", form)
     try:
-        ours = formats.rows(rows, form, table=containers.TABLE, headings=containers.HEADINGS, wrong=containers.WRONG)
+        ours = formats.rows(rows, form, table=ps.TABLE, headings=ps.HEADINGS, wrong=ps.WRONG)
         assert (0, ours) == (theirs.returncode, theirs.stdout)
     except MinirtError as error:
         assert (error.exit_code, f"{error}\n") == (theirs.returncode, theirs.stderr)

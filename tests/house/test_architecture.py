@@ -28,7 +28,8 @@ HOT = (
     "minirt.kernel", "minirt.namespaces", "minirt.process", "minirt.overlay", "minirt.cgroups", "minirt.containers",
     "minirt.errors", "minirt.trace", "minirt.state", "minirt.units", "minirt.events", "minirt.workshop",
     "minirt.__main__", "minirt.cli.main", "minirt.cli.options", "minirt.cli.run", "minirt.cli.exec",
-    "minirt.cli.start", "minirt.cli.containers", "minirt.cli.inspect", "minirt.cli.explain", "minirt.cli.differences",
+    "minirt.cli.start", "minirt.cli.containers", "minirt.cli.ps", "minirt.cli.logs", "minirt.cli.inspect",
+    "minirt.cli.explain", "minirt.cli.differences",
     "minirt.images.lookup", "minirt.images.ready", "minirt.images.reference",
 )  # fmt: skip
 # What lies in such a room, and only other commands reach.

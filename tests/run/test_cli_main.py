@@ -90,7 +90,7 @@ def test_only_the_chosen_module_is_imported():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     loaded = set(done.stderr.split())
-    assert "minirt.cli.containers" in loaded
+    assert "minirt.cli.ps" in loaded
     assert not loaded & {"minirt.cli.images", "minirt.cli.run", "minirt.process.launch", "minirt.cli.version"}
 
 
@@ -117,7 +117,8 @@ def test_command_and_monitor_leave_each_other_their_part(modules, others):
         ("minirt.cli.main", "minirt.cli.run", "minirt.containers.client", "minirt.containers.create",
          "minirt.images.ready", "minirt.containers.specify", "minirt.containers.monitor", "minirt.process.launch",
          "minirt.cgroups.tree", "minirt.containers.traffic", "minirt.containers.repair"),
-        ("minirt.cli.main", "minirt.cli.containers", "minirt.containers.show_log", "minirt.containers.stop"),
+        ("minirt.cli.main", "minirt.cli.ps", "minirt.cli.logs", "minirt.containers.show_log"),
+        ("minirt.cli.main", "minirt.cli.containers", "minirt.containers.stop", "minirt.containers.remove"),
         ("minirt.cli.main", "minirt.cli.exec", "minirt.containers.execute"),
     ],
 )
