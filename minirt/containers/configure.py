@@ -70,9 +70,9 @@ def environment(asked: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str
     if asked["env"] or asked["env-file"]:
         from minirt.containers import values
 
-        given = values.merged((), values.environment(asked["env-file"], asked["env"], os.environ))
+        given = values.environment(asked["env-file"], asked["env"], os.environ)
         names = {text.partition("=")[0] for text in given}
-        env = [*given, *(text for text in env if text.partition("=")[0] not in names)]
+        env = values.merged(given, (text for text in env if text.partition("=")[0] not in names))
     return env
 
 

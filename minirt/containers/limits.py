@@ -58,6 +58,13 @@ def cpus(text: str) -> int:
     return -number if text.startswith("-") else number
 
 
+def parent(text: str) -> str:
+    """`--cgroup-parent`: a path below the trees of control groups."""
+    if ".." in text.split("/"):
+        raise ValueError("a control group has no .. in its path")
+    return text
+
+
 def swap(text: str) -> int:
     """`--memory-swap`: a size, or -1 for no limit."""
     if text == "-1":

@@ -56,11 +56,11 @@ def volume(text: str) -> dict[str, Any]:
     if len(parts) == 1:
         raise ValueError(f"'{text}' is an anonymous volume: {VOLUMES}")
     source, target = parts[0], parts[1]
-    if not source.startswith(("/", ".", "~")):
+    if not source.startswith(("/", ".")):
         raise ValueError(f"'{source}' names a volume, not a path: {VOLUMES}")
     mount: dict[str, Any] = {
         "Type": "bind",
-        "Source": os.path.abspath(os.path.expanduser(source)),
+        "Source": os.path.abspath(source),
         "Target": _target(target),
         "Create": True,
     }
@@ -126,7 +126,7 @@ def _bind_fields(result: dict[str, Any], fields: dict[str, str]) -> None:
     source = fields.pop("source", "")
     if not source:
         raise ValueError('invalid mount config for type "bind": field Source must not be empty')
-    result["Source"] = os.path.abspath(os.path.expanduser(source)) if source.startswith((".", "~")) else source
+    result["Source"] = os.path.abspath(source) if source.startswith(".") else source
     if not result["Source"].startswith("/"):
         raise ValueError(f"invalid mount path: '{source}' mount path must be absolute")
     options: dict[str, Any] = {}

@@ -205,4 +205,7 @@ def mount_table(container: record.Container) -> list[dict[str, Any]]:
         for entry in mounts.entries(host["Mounts"], host["Tmpfs"]):
             table.pop(entry["destination"], None)
             table[entry["destination"]] = entry
+        if "/etc" in table:  # what lies below comes after
+            for path in ("/etc/resolv.conf", "/etc/hostname", "/etc/hosts"):
+                table[path] = table.pop(path)
     return list(table.values())

@@ -35,8 +35,8 @@ def variable(text: str) -> str:
 def environment(files: Iterable[str], variables: Iterable[str], ours: Mapping[str, str]) -> list[str]:
     """What `--env-file` and `-e` say together, files first: `NAME=VALUE` each, the last of a name counts.
 
-    A bare NAME takes its value from `ours`, the caller's environment, and is left out where that has none.
-    Raises MinirtError when a file cannot be read or has a bad line.
+    A bare NAME takes its value from `ours`, the caller's environment. Where that has none, it is left out of a file, and
+    stays bare of `-e`: it takes the variable away. Raises MinirtError when a file cannot be read or has a bad line.
     """
     lines = []
     for path in files:
@@ -47,22 +47,17 @@ def environment(files: Iterable[str], variables: Iterable[str], ours: Mapping[st
             if " " in name or "\t" in name:
                 raise MinirtError(f"invalid env file ({path}): variable '{name}' contains whitespaces")
             lines.append(line)
-    result = []
-    for text in [*lines, *variables]:
-        name, equals, _ = text.partition("=")
-        if equals:
-            result.append(text)
-        elif name in ours:
-            result.append(f"{name}={ours[name]}")
-    return result
+    found = [text for text in lines if "=" in text or text in ours] + list(variables)
+    return [f"{text}={ours[text]}" if "=" not in text and text in ours else text for text in found]
 
 
 def merged(first: Iterable[str], second: Iterable[str]) -> list[str]:
-    """Two environments as one: a name of the second replaces the same name of the first, at its place."""
+    """Two environments as one: a name of the second replaces the same name of the first, at its place; a bare one takes
+    it away."""
     table: dict[str, str] = {}
     for text in [*first, *second]:
         table[text.partition("=")[0]] = text
-    return list(table.values())
+    return [text for text in table.values() if "=" in text]
 
 
 def labels(files: Iterable[str], given: Iterable[str]) -> dict[str, str]:

@@ -198,7 +198,11 @@ def build_root(spec: dict[str, Any], sources: list[int], hierarchies: Sequence[s
             if hierarchies:
                 cgroup.configure(root, entry["destination"], entry["options"], hierarchies)
             continue
-        mnt.attach(source if source >= 0 else make(entry, mapped), root, entry["destination"])
+        try:
+            mnt.attach(source if source >= 0 else make(entry, mapped), root, entry["destination"])
+        except (NotADirectoryError, IsADirectoryError):
+            raise MinirtError(f"cannot mount {entry.get('source')} on {entry['destination']}: Are you trying to mount a "
+                              "directory onto a file (or vice-versa)?") from None
         if entry["destination"] == "/dev" and entry["type"] == "bind":
             continue  # the machine's own, or whatever it is: nothing is made in there
         if entry["destination"] == "/dev" and mapped:

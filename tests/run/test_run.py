@@ -626,3 +626,28 @@ def test_what_cannot_be_is_said_in_a_sentence(tool, tmp_path):
             (("-u", "\u00b2"), "unable to find user \u00b2"), (("-u", "9" * 30), "unable to find user 999")):
         done = tool("run", "--rm", *words, "busybox", "true", status=125)
         assert reason in done.err and "mistake" not in done.err, done.err
+
+
+def test_a_bare_name_that_is_not_set_takes_a_variable_away(tool):
+    clean = {"GONE": "x"}
+    done = tool("run", "--rm", "-e", "A=1", "-e", "A", "-e", "GONE", "busybox", "env", env=clean).out
+    assert "GONE=x" in done and "A=" not in done.replace("PATH=", "")
+    tool.up("--name", "box", "-e", "B=1", "busybox", "sleep", "60")
+    assert "B=" not in tool("exec", "-e", "B", "box", "env").out
+
+
+def test_a_directory_is_not_mounted_on_a_file(tool, tmp_path):
+    for words in (f"{tmp_path}:/etc/passwd", "/etc/hostname:/tmp"):
+        done = tool("run", "--rm", "-v", words, "busybox", "true", status=125)
+        assert "Are you trying to mount a directory onto a file (or vice-versa)?" in done.err
+    refused = tool("run", "--rm", "-v", "~/x:/x", "busybox", status=125).err
+    assert "names a volume, not a path" in refused  # the shell expands a tilde, or nobody does
+
+
+def test_the_three_files_below_etc_come_after_a_mount_on_etc(tool):
+    done = tool("run", "--rm", "--tmpfs", "/etc", "busybox", "ls", "/etc")
+    assert done.out.split() == ["hostname", "hosts", "resolv.conf"]
+
+
+def test_a_cgroup_parent_stays_below_the_tree(tool):
+    assert "has no .. in its path" in tool("run", "--rm", "--cgroup-parent", "../x", "busybox", status=125).err

@@ -138,7 +138,8 @@ def test_limits_and_devices():
 
 def test_environments_replace_at_their_place():
     assert values.merged(["A=1", "B=2"], ["A=3", "C=4"]) == ["A=3", "B=2", "C=4"]
-    assert values.environment([], ["A", "B=", "C"], {"A": "x"}) == ["A=x", "B="]
+    assert values.merged(["A=1", "B=2"], ["A", "C"]) == ["B=2"]  # a bare name takes away
+    assert values.environment([], ["A", "B=", "C"], {"A": "x"}) == ["A=x", "B=", "C"]
 
 
 def test_a_bad_line_of_an_environment_file(tmp_path):
