@@ -19,6 +19,9 @@ from tests.images import config_of, entry, layer
 
 ROOT = Path(__file__).resolve().parent.parent
 OCI = "application/vnd.oci.image"
+CODES = ("BLOB_UNKNOWN", "BLOB_UPLOAD_INVALID", "BLOB_UPLOAD_UNKNOWN", "DIGEST_INVALID", "MANIFEST_BLOB_UNKNOWN",
+         "MANIFEST_INVALID", "MANIFEST_UNKNOWN", "NAME_INVALID", "NAME_UNKNOWN", "SIZE_INVALID", "UNAUTHORIZED",
+         "DENIED", "UNSUPPORTED", "TOOMANYREQUESTS", "TAG_INVALID", "UNKNOWN")  # the last two: docker-registry's own
 MANIFEST, INDEX = f"{OCI}.manifest.v1+json", f"{OCI}.index.v1+json"
 
 
@@ -41,8 +44,9 @@ class Reply:
 
     @property
     def code(self) -> str:
-        """The specification's code of a refusal."""
+        """The specification's code of a refusal (spec.md, "Error Codes": MUST be one of its own)."""
         error = self.json["errors"][0]
+        assert error["code"] in CODES
         assert set(error) <= {"code", "message", "detail"} and error["message"]
         return str(error["code"])
 

@@ -22,7 +22,14 @@ SLOWEST = 1 << 10  # bytes a second, of a body that has been coming for longer t
 
 
 class Malformed(Exception):
-    """A request that could be read in two ways, or a body that breaks its own rules: the connection ends."""
+    """A request that could be read in two ways, or a body that breaks its own rules: the connection ends.
+
+    `str()` is the sentence, `status` what HTTP calls it.
+    """
+
+    def __init__(self, sentence: str, status: int = 400) -> None:
+        super().__init__(sentence)
+        self.status = status
 
 
 class Body:
@@ -41,7 +48,8 @@ class Body:
             raise Malformed("its length is no number")
         self.chunked, self.left = bool(codings), int(text)
         self.begun, self.arrived = time.monotonic(), 0
-        self.waiting = headers.get("Expect", "").lower() == "100-continue"  # the client sends when we ask for it
+        expects = headers.get("Expect", "").lower() == "100-continue"  # the client sends when we ask for it
+        self.waiting = expects and connection.request_version != "HTTP/1.0"
 
     @property
     def finished(self) -> bool:
@@ -83,6 +91,6 @@ class Body:
 
     def _line(self) -> bytes:
         line = self.connection.rfile.readline(4096)
-        if not line.endswith(b"\n"):
+        if not line.endswith(b"\r\n"):
             raise Malformed("a line of a chunked body is too long, or not ended")
         return line.strip()

@@ -53,11 +53,11 @@ def repositories(storage: Storage) -> list[Repository]:
 def page(names: Iterable[str], request: Request) -> tuple[list[str], dict[str, str]]:
     """At most `?n=` of the names, in order, those after `?last=`; and the header Link (RFC 8288) where more follow.
 
-    Raises Refused (PAGINATION_NUMBER_INVALID).
+    Raises Refused (UNSUPPORTED).
     """
     number = request.query.get("n", "") or str(LONGEST_PAGE)
     if not (number.isascii() and number.isdecimal()) or len(number) > 9:
-        raise Refused("PAGINATION_NUMBER_INVALID", f"n is a number of names, not {number!r}")
+        raise Refused("UNSUPPORTED", f"n is a number of names, not {number[:20]!r}", status=400)
     rest = sorted((name for name in names if order(name) > order(request.query.get("last", ""))), key=order)
     shown = rest[: int(number)]
     if len(shown) == len(rest) or not shown:

@@ -1,13 +1,12 @@
 """Chapter 14: HTTP under the registry: sockets, bodies, TLS, who may, and an orderly end.
 
 One thread for each connection: the kernel's work (recv, write, sendfile) and the digests are done without Python's
-lock, so threads share a machine's processors well enough. The standard library reads the request's head; what costs or
-could be abused is ours: bodies go from the socket through one small buffer to the digest and the file, blobs
-from the file to the socket by sendfile(2); so memory does not grow with what is sent.
+lock, so threads share a machine's processors well enough. Bodies go from the socket through one small buffer to the
+digest and the file, blobs from the file to the socket by sendfile(2); so memory does not grow with what is sent.
 
 What a stranger may do to us has a limit each: the number of connections (where all are taken, the one that has been at
-rest for longest gives way), the time that a head may take, how slowly a body may come, the head's size (the standard
-library's), the manifests that are read at the same time. What bodies may be is in `body`.
+rest for longest gives way), the time that a head may take, how slowly a body may come, the manifests that are read at
+the same time. What a head may be is in `head`, what a body may be in `body`.
 
 Sources: RFC 9110, RFC 9112; sendfile(2), shutdown(2).
 """
@@ -31,6 +30,7 @@ from http.server import BaseHTTPRequestHandler
 from minirt.errors import MinirtError, place_of
 from minirt.registry import server
 from minirt.registry.body import PIECE, SILENCE, Body, Malformed
+from minirt.registry.head import LONGEST, Head
 from minirt.registry.htpasswd import Users
 from minirt.registry.server import Answer, Request, Routes
 from minirt.registry.storage import Refused, Storage
@@ -41,6 +41,7 @@ LARGEST_MANIFEST = 4 << 20  # bytes
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 GRACE = 10.0  # seconds that answers may still take when the registry is asked to stop
 LINGER = 2.0, 64 << 20  # seconds, and bytes, to let a client read a refusal while it is still sending
+LONGEST_SHOWN = 1000  # of a path, in the log
 VERSION = {"Docker-Distribution-API-Version": "registry/2.0"}
 
 
@@ -65,9 +66,19 @@ class Connection(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
     server: Listener  # type: ignore[assignment]
     raw_requestline: bytes
+    requestline = ""  # for the standard library's own log, which says nothing here
 
-    def handle_expect_100(self) -> bool:
-        """The body is asked for when it is wanted, not before: a refusal costs the client nothing."""
+    def parse_request(self) -> bool:
+        """Reads the head of a request; where it is none, says so. Returns whether it can be answered."""
+        if not self.raw_requestline.strip(b"\r\n"):  # some clients end a body with an empty line
+            self.raw_requestline = self.rfile.readline(LONGEST + 1)
+        try:
+            head = Head(self.raw_requestline, self.rfile)
+        except Malformed as error:
+            self.send_error(error.status, f"bad request: {error}")
+            return False
+        self.command, self.path, self.headers = head.method, head.target, head.headers
+        self.request_version, self.close_connection = head.version, not head.keep
         return True
 
     def handle_one_request(self) -> None:
@@ -81,12 +92,12 @@ class Connection(BaseHTTPRequestHandler):
             self.server.busy(self, False)
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """What the standard library refuses (no request, a head that is too long), told as everything is told here."""
+        """What is no request, or has a method that nobody knows, told as everything is told here."""
         self.request_version = self.protocol_version  # else what is no HTTP gets no status line, which clients look for
         if self.raw_requestline.startswith(b"\x16\x03"):  # Docker's clients try TLS first, also where there is none
             self.path, message = "(TLS handshake)", "this registry is served without TLS"
-        told = {"errors": [{"code": "UNSUPPORTED", "message": message or "bad request"}]}
-        self._send(server.as_json(told, code), keep=False)
+        self._send(server.refusal(Refused("UNSUPPORTED", message or "bad request", status=code)), keep=False)
+        self._linger()
 
     def _answer(self) -> None:
         self.server.busy(self, True)
@@ -104,7 +115,7 @@ class Connection(BaseHTTPRequestHandler):
             answer = server.refusal(error)
         except Malformed as error:
             body = None
-            answer = server.as_json({"errors": [{"code": "UNKNOWN", "message": f"bad request: {error}"}]}, 400)
+            answer = server.refusal(Refused("UNSUPPORTED", f"bad request: {error}", status=error.status))
         except (ConnectionError, TimeoutError):
             raise
         except Exception as error:
@@ -121,8 +132,7 @@ class Connection(BaseHTTPRequestHandler):
             full = "the registry's disk is full; what has arrived stays, send the rest later"
             return server.refusal(Refused("UNKNOWN", full))
         self.log(f"{self.command} {self.path} failed: {type(error).__name__}: {error} ({place_of(error)})")
-        told = {"errors": [{"code": "UNKNOWN", "message": "the registry cannot do it: its log says why"}]}
-        return server.as_json(told, 500)
+        return server.refusal(Refused("UNKNOWN", "the registry cannot do it: its log says why", status=500))
 
     def _user(self) -> str:
         users = self.server.settings.users
@@ -153,8 +163,8 @@ class Connection(BaseHTTPRequestHandler):
                 self.send_header(name, value.replace("\r", "").replace("\n", ""))
             if answer.status not in (204, 304):
                 self.send_header("Content-Length", str(length))
-            if self.close_connection:
-                self.send_header("Connection", "close")
+            if self.close_connection or self.request_version == "HTTP/1.0":
+                self.send_header("Connection", "close" if self.close_connection else "keep-alive")
             self.end_headers()
             if self.command == "HEAD":
                 pass
@@ -168,7 +178,7 @@ class Connection(BaseHTTPRequestHandler):
             if descriptor >= 0:
                 os.close(descriptor)
         took = (time.monotonic() - self.begun) * 1000
-        self.log(f'{self.command or "-"} {self.path} {answer.status} {length} {took:.0f} ms')
+        self.log(f'{self.command or "-"} {self.path[:LONGEST_SHOWN]} {answer.status} {length} {took:.0f} ms')
 
     def _sendfile(self, descriptor: int, first: int, length: int) -> None:
         self.wfile.flush()
@@ -326,10 +336,12 @@ class Listener:
     def _serve(self, connection: socket.socket, client: tuple[str, int]) -> None:
         try:
             connection.settimeout(SILENCE)
-            if self.settings.tls:  # here and not before accept: a client that is slow to greet keeps nobody waiting
-                connection = self.settings.tls.wrap_socket(connection, server_side=True)
+            if self.settings.tls:
+                connection = self.settings.tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
             with self._changed:
                 self._open[connection] = time.monotonic()
+            if isinstance(connection, ssl.SSLSocket):
+                connection.do_handshake()  # a client that is slow to greet keeps nobody waiting, and counts as at rest
             Connection(connection, client, self)  # type: ignore[arg-type]
         except OSError:
             pass

@@ -31,7 +31,7 @@ STATUS = {
     "BLOB_UNKNOWN": 404, "BLOB_UPLOAD_INVALID": 409, "BLOB_UPLOAD_UNKNOWN": 404, "DIGEST_INVALID": 400,
     "MANIFEST_BLOB_UNKNOWN": 404, "MANIFEST_INVALID": 400, "MANIFEST_UNKNOWN": 404, "NAME_INVALID": 400,
     "NAME_UNKNOWN": 404, "SIZE_INVALID": 413, "TAG_INVALID": 400, "UNAUTHORIZED": 401, "DENIED": 403,
-    "UNSUPPORTED": 405, "RANGE_INVALID": 416, "PAGINATION_NUMBER_INVALID": 400, "UNKNOWN": 507,
+    "UNSUPPORTED": 405, "UNKNOWN": 507,
 }
 
 
@@ -70,7 +70,8 @@ def as_json(value: object, status: int = 200, headers: Mapping[str, str] | None 
 
 def refusal(error: Refused) -> Answer:
     """The answer that tells a refusal (spec.md, "Error Codes")."""
-    return as_json({"errors": [{"code": error.code, "message": str(error)}]}, STATUS[error.code], error.headers)
+    told = {"errors": [{"code": error.code, "message": str(error)}]}
+    return as_json(told, error.status or STATUS[error.code], error.headers)
 
 
 def check_version(storage: Storage, request: Request) -> Answer:
@@ -105,7 +106,7 @@ def content(request: Request, descriptor: int, digest: str, media_type: str) -> 
     first, end = part or (0, size)
     if part and first >= end:
         os.close(descriptor)
-        raise Refused("RANGE_INVALID", f"there are {size} bytes", {"Content-Range": f"bytes */{size}"})
+        raise Refused("SIZE_INVALID", f"there are {size} bytes", {"Content-Range": f"bytes */{size}"}, 416)
     if part:
         headers["Content-Range"] = f"bytes {first}-{end - 1}/{size}"
     return Answer(206 if part else 200, headers, (descriptor, first, end - first))
@@ -169,7 +170,7 @@ def receive(upload: Upload, request: Request) -> None:
     first, _, last = request.headers.get("Content-Range", "").removeprefix("bytes ").partition("/")[0].partition("-")
     length = int(request.headers.get("Content-Length", 0))
     if (first or last) and (first != str(upload.size) or (length and last != str(upload.size + length - 1))):
-        raise Refused("RANGE_INVALID", f"the next byte of this upload is number {upload.size}", progress(upload))
+        raise Refused("BLOB_UPLOAD_INVALID", f"this upload's next byte is number {upload.size}", progress(upload), 416)
     upload.append(request.body)
 
 

@@ -55,11 +55,12 @@ LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 
 
 class Refused(MinirtError):
-    """What a registry refuses: `code` is one of the specification's, `str()` the sentence, `headers` go with it."""
+    """What a registry refuses: `code` is one of the specification's, `str()` the sentence, `headers` go with it, and
+    `status`, where it is not the code's usual one."""
 
-    def __init__(self, code: str, sentence: str, headers: dict[str, str] | None = None) -> None:
+    def __init__(self, code: str, sentence: str, headers: dict[str, str] | None = None, status: int = 0) -> None:
         super().__init__(sentence)
-        self.code, self.headers = code, headers or {}
+        self.code, self.headers, self.status = code, headers or {}, status
 
 
 def checked(digest: str) -> str:

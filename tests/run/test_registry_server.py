@@ -64,7 +64,8 @@ def test_an_unknown_blob_is_404(registry: Registry) -> None:
 @pytest.mark.parametrize(("wanted", "status", "part"), [
     ("bytes=0-0", 206, slice(0, 1)), ("bytes=5-9", 206, slice(5, 10)), ("bytes=90-", 206, slice(90, None)),
     ("bytes=-10", 206, slice(-10, None)), ("bytes=50-5000", 206, slice(50, None)), ("bytes=-5000", 206, slice(None)),
-    ("bytes=0-", 206, slice(None)), ("bytes= 5-9", 206, slice(5, 10)), (f"bytes=0-{'9' * 5000}", 200, slice(None)), ("bytes=9-5", 200, slice(None)), ("lines=1-2", 200, slice(None)),
+    ("bytes=0-", 206, slice(None)), ("bytes= 5-9", 206, slice(5, 10)), (f"bytes=0-{'9' * 5000}", 200, slice(None)),
+    ("bytes=9-5", 200, slice(None)), ("lines=1-2", 200, slice(None)),
     ("bytes=1-2,4-5", 200, slice(None)), ("bytes=-", 200, slice(None)), ("bytes=100-", 416, None),
     ("bytes=-0", 416, None), (f"bytes={'9' * 40}-", 416, None), (f"bytes=5-{'9' * 40}", 206, slice(5, None)),
 ])
@@ -75,7 +76,7 @@ def test_a_part_of_a_blob(registry: Registry, wanted: str, status: int, part: sl
     reply = registry("GET", path, Range=wanted)
     assert reply.status == status
     if part is None:
-        assert (reply["Content-Range"], reply.code) == ("bytes */100", "RANGE_INVALID")
+        assert (reply["Content-Range"], reply.code) == ("bytes */100", "SIZE_INVALID")
         return
     assert reply.body == data[part]
     if status == 206:
@@ -168,8 +169,8 @@ def test_chunks_in_order(registry: Registry) -> None:
     assert registry("GET", f"/v2/a/blobs/{digest(data)}").body == data
 
 
-@pytest.mark.parametrize("wrong", ["5-9", "0-4", "11-12", "bytes 11-12/20", "x-y", "-1-3", "10-", "10-10", "10-20", "11-9",
-                                   f"10-{'9' * 5000}", "10-11,20-21"])
+@pytest.mark.parametrize("wrong", ["5-9", "0-4", "11-12", "bytes 11-12/20", "x-y", "-1-3", "10-", "10-10", "10-20",
+                                   "11-9", f"10-{'9' * 5000}", "10-11,20-21"])
 def test_a_chunk_out_of_order_is_416(registry: Registry, wrong: str) -> None:
     """end-5, end-6; "Pushing a blob in chunks": MUST be 416, and the upload goes on from where it was."""
     at = registry("POST", "/v2/a/blobs/uploads/")["Location"]
@@ -177,6 +178,7 @@ def test_a_chunk_out_of_order_is_416(registry: Registry, wrong: str) -> None:
     for method, query in (("PATCH", ""), ("PUT", f"?digest={digest(b'0123456789ab')}")):
         reply = registry(method, at + query, b"ab", Content_Range=wrong)
         assert (reply.status, reply["Range"], reply["Location"]) == (416, "0-9", at)
+        assert reply.code == "BLOB_UPLOAD_INVALID"
     assert registry("PUT", f"{at}?digest={digest(b'0123456789ab')}", b"ab", Content_Range="10-11").status == 201
 
 
@@ -271,8 +273,9 @@ def test_what_is_no_manifest_is_refused(registry: Registry) -> None:
     data, _ = registry.push("a", "v1")
     for broken in (b"", b"no JSON", b"[]", b"7", b'{"config":7}', b'{"layers":[{}]}', b'{"mediaType":"\xff"}',
                    b'{"mediaType":5}', b'{"mediaType":"a/b\\r\\nSet-Cookie: x"}', b"[" * 100_000,
-                   b'{"schemaVersion":2,"config":{"digest":"../../etc/passwd"}}', b"{}", b'{"schemaVersion":1,"layers":[]}',
-                   b'{"schemaVersion":"2","layers":[]}', b'{"subject":{"digest":"x"}}'):
+                   b'{"schemaVersion":2,"config":{"digest":"../../etc/passwd"}}', b"{}",
+                   b'{"schemaVersion":1,"layers":[]}', b'{"schemaVersion":"2","layers":[]}',
+                   b'{"subject":{"digest":"x"}}'):
         assert registry.put("a", "v2", broken).status == 400, broken
     assert registry.put("a", "v2", data, INDEX).code == "MANIFEST_INVALID"  # it says itself that it is none
     assert registry.put("a", NOWHERE, data).code == "DIGEST_INVALID"
@@ -346,7 +349,8 @@ def test_tags_come_sorted_and_in_pages(registry: Registry) -> None:
     assert registry("GET", "/v2/a/b/tags/list?n=0").json["tags"] == []
     assert registry("GET", "/v2/a/b/tags/list?last=t1").json["tags"] == names[2:]
     for wrong in ("-1", "x", "1e9", "9" * 30, "%C2%B2"):
-        assert registry("GET", f"/v2/a/b/tags/list?n={wrong}").code == "PAGINATION_NUMBER_INVALID"
+        reply = registry("GET", f"/v2/a/b/tags/list?n={wrong}")
+        assert (reply.status, reply.code) == (400, "UNSUPPORTED")
     assert registry("GET", "/v2/none/tags/list").code == "NAME_UNKNOWN"
 
 

@@ -68,8 +68,9 @@ def statuses(received: bytes) -> list[int]:
     "/v2/a/b/blobs/sha256:..%2f..%2findex.json", "/v2/a/b/blobs/..", "/v2/a/b/blobs/sha256%3a../index.json",
     "/v2/a/b/blobs/uploads/..", "/v2/a/b/blobs/uploads/..%2f..%2findex.json", "/v2/A/b/manifests/v1",
     "/v2/a+b/manifests/v1", "/v2/a%00b/manifests/v1", "/v2/a/b%0d%0ax/tags/list", "/v2/a/b/manifests/v1%00",
-    "/v2/" + "a" * 256 + "/manifests/v1", "/v2/a/b/manifests/" + "t" * 200, "http://elsewhere/v2/a/b/manifests/v1",
-    "*", "/", "/v2/_catalog/x", "/v3/", "/v2/a/b/tags/list/../list", "/v2/%ff%fe/manifests/v1", "/v2/-a/tags/list",
+    "/v2/" + "a" * 256 + "/manifests/v1", "/v2/a/b/manifests/" + "t" * 200, "http://elsewhere/v2/a/../v1",
+    "ftp://elsewhere/v2/", "//v2/a/b/manifests/v1", "*",
+    "/", "/v2/_catalog/x", "/v3/", "/v2/a/b/tags/list/../list", "/v2/%ff%fe/manifests/v1", "/v2/-a/tags/list",
     "/v2/a/b/manifests/\xe9", "/v2/a;x/manifests/v1", "/v2/a/b/referrers/..", "/v2/a__-b/manifests/v1",
     "/v2/a/b/manifests/sha256:" + "A" * 64, "/v2/%252e%252e/manifests/v1",
 ])
@@ -107,10 +108,50 @@ def test_a_body_with_two_lengths_or_none(registry: Registry, headers: tuple[str,
     assert b"repositories" not in received
 
 
+HIDDEN = "GET /v2/_catalog HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+@pytest.mark.parametrize("headers", [
+    "Content-Length : 50", "foo\r\nContent-Length: 50", "X: y\r\n Content-Length: 50", " Content-Length: 50",
+    "Transfer-Encoding:\r\n chunked", "X: y\rContent-Length: 50", "X: a\0b", "X\0: ab", "X(y): z", ": x", "Host: y",
+    "X: " + "y" * 66_000, "\r\n".join(["X: y"] * 101),
+])
+def test_a_head_that_can_be_read_in_two_ways(registry: Registry, headers: str) -> None:
+    """RFC 9112, 5 and 3.2: a header is NAME: VALUE on one line, Host is there once; else it is refused, with all that
+    comes behind it."""
+    head = f"POST /v2/a/b/blobs/uploads/ HTTP/1.1\r\nHost: x\r\n{headers}\r\n\r\n"
+    received = raw(registry, (head + HIDDEN).encode("latin-1"))
+    assert statuses(received) in ([400], [431]) and b"repositories" not in received
+
+
+@pytest.mark.parametrize(("request_line", "headers", "status", "stays"), [
+    ("GET /v2/ HTTP/1.1", "Host: x", 200, True), ("GET /v2/ HTTP/1.1", "Host: x\r\nConnection: TE, Close", 200, False),
+    ("GET /v2/ HTTP/1.0", "", 200, False), ("GET /v2/ HTTP/1.0", "Connection: Keep-Alive", 200, True),
+    ("GET /v2/ HTTP/1.2", "Host: x", 200, True), ("GET /v2/ HTTP/2.0", "Host: x", 505, False),
+    ("GET /v2/ HTTP/1.1", "", 400, False), ("GET /v2/", "", 400, False), ("GET  /v2/ HTTP/1.1", "Host: x", 400, False),
+    ("GET http://elsewhere:5000/v2/ HTTP/1.1", "Host: x", 200, True), ("BREW /v2/ HTTP/1.1", "Host: x", 501, False),
+    ("OPTIONS /v2/ HTTP/1.1", "Host: x", 405, True), ("\r\nGET /v2/ HTTP/1.1", "Host: x", 200, True),
+])
+def test_what_a_head_says_of_the_connection(registry: Registry, request_line: str, headers: str, status: int,
+                                            stays: bool) -> None:
+    """RFC 9112, 9.3: HTTP/1.1 goes on unless somebody says close, HTTP/1.0 only where it is asked for."""
+    with socket.create_connection(("127.0.0.1", registry.port)) as connection:
+        connection.settimeout(5)
+        connection.sendall("\r\n".join(filter(None, [request_line, headers, "\r\n"])).encode())
+        answer = connection.recv(65536)
+        assert statuses(answer) == [status]
+        assert (b"Connection: close" in answer) != stays
+        if stays:
+            connection.sendall(request("GET", "/v2/"))
+            assert statuses(connection.recv(65536)) == [200]
+        assert connection.recv(10) == b""
+
+
 @pytest.mark.parametrize("body", [
     b"zz\r\nhello\r\n0\r\n\r\n", b"\r\n\r\n", b"-5\r\nhello\r\n", b"5\r\nhelloXX\r\n0\r\n\r\n",
     b"ffffffffffffffffff\r\n",
-    b"5" + b";x" * 5000 + b"\r\nhello\r\n0\r\n\r\n", b"0x5\r\nhello\r\n0\r\n\r\n", b"5 5\r\nhello\r\n0\r\n\r\n",
+    b"5" + b";x" * 5000 + b"\r\nhello\r\n0\r\n\r\n", b"0x5\r\nhello\r\n0\r\n\r\n", b"5\nhello\n0\n\n",
+    b"5 5\r\nhello\r\n0\r\n\r\n",
 ])
 def test_broken_chunks(registry: Registry, body: bytes) -> None:
     """RFC 9112, 7.1: refused, and the connection ends."""
