@@ -100,9 +100,8 @@ def _child(spec: dict[str, Any], new: set[str], group: Group | None) -> int:
     mapped = is_mapped(spec)
     if wanted.get("oomScoreAdj") is not None:
         try:
-            adjust = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
-            os.write(adjust, str(wanted["oomScoreAdj"]).encode())
-            os.close(adjust)
+            with open("/proc/self/oom_score_adj", "wb", buffering=0) as file:
+                file.write(str(wanted["oomScoreAdj"]).encode())
         except PermissionError:
             if not mapped or wanted["oomScoreAdj"]:  # 0 is the default: an ordinary user's session may have more
                 raise MinirtError(f"oom_score_adj cannot be lowered to {wanted['oomScoreAdj']} here") from None
@@ -201,8 +200,8 @@ def build_root(spec: dict[str, Any], sources: list[int], hierarchies: Sequence[s
         try:
             mnt.attach(source if source >= 0 else make(entry, mapped), root, entry["destination"])
         except (NotADirectoryError, IsADirectoryError):
-            raise MinirtError(f"cannot mount {entry.get('source')} on {entry['destination']}: Are you trying to mount a "
-                              "directory onto a file (or vice-versa)?") from None
+            raise MinirtError(f"cannot mount {entry.get('source')} on {entry['destination']}: "
+                              "Are you trying to mount a directory onto a file (or vice-versa)?") from None
         if entry["destination"] == "/dev" and entry["type"] == "bind":
             continue  # the machine's own, or whatever it is: nothing is made in there
         if entry["destination"] == "/dev" and mapped:
