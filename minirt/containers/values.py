@@ -36,7 +36,8 @@ def environment(files: Iterable[str], variables: Iterable[str], ours: Mapping[st
     """What `--env-file` and `-e` say together, files first: `NAME=VALUE` each, the last of a name counts.
 
     A bare NAME takes its value from `ours`, the caller's environment. Where that has none, a file's is left out, and
-    that of `-e` stays bare: it takes the variable away. Raises MinirtError when a file cannot be read or has a bad line.
+    that of `-e` stays bare: it takes the variable away. Raises MinirtError for a file that cannot be read or has a bad
+    line.
     """
     lines = []
     for path in files:
