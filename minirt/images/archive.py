@@ -21,7 +21,7 @@ import os
 
 from minirt import state
 from minirt.errors import BadInputError, MinirtError, NotFoundError
-from minirt.images import blobs, documents, platforms, reference, streams, tar
+from minirt.images import blobs, documents, platforms, reference, streams, tar, untrusted
 from minirt.images.assemble import Image
 from minirt.images.changeset import HARD_LINK, REGULAR, SYMLINK, show, split
 
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from typing import Any
 
 CONTAINERD_NAME = "io.containerd.image.name"
-MOST_LAYERS = 127  # Docker's limit; the kernel's is near, since all of them stand in one string of mount options
 _LONGEST_DOCUMENT = 8 << 20
 _MOST_FILES = 200_000
+_MOST_ENTRIES = 1000  # of a list: images, names, layers
 _MOST_LINKS = 8
 _COMPRESSIONS = {"": "", "gzip": "+gzip", "zstd": "+zstd"}
 
@@ -223,25 +223,26 @@ def _made_for(platform: str, images: list[Image]) -> list[Image]:
 
 def _docker(archive: Archive) -> Iterator[Image]:
     """`docker save`: manifest.json = [{"Config": name, "RepoTags": [names], "Layers": [names]}, ...]"""
-    for item in _list(_json(archive.read("manifest.json"), "manifest.json")):
+    for item in _list(untrusted.parse(archive.read("manifest.json"), "manifest.json")):
         name = _text(item["Config"])
         config = archive.read(name)
         stem = name.rpartition("/")[2].removesuffix(".json")
         if len(stem) == 64 and stem != hashlib.sha256(config).hexdigest():
             raise BadInputError(f"the config '{show(os.fsencode(name))}' does not have the digest that is its name")
-        diff_ids = diff_ids_of(config)
+        diff_ids = untrusted.diff_ids_of(config)
         files = [_text(layer) for layer in _list(item["Layers"])]
         if len(files) != len(diff_ids):
             raise BadInputError(f"the image has {len(files)} layers, but its config tells of {len(diff_ids)}")
         layers = [LayerFile(archive.place(file), "", diff_id) for file, diff_id in zip(files, diff_ids, strict=True)]
-        yield Image(config, layers, [_full_name(_text(tag)) for tag in item.get("RepoTags") or ()])
+        yield Image(config, layers, [_full_name(_text(name)) for name in _list(item.get("RepoTags") or [])])
 
 
 def _oci(archive: Archive, platform: str) -> Iterator[Image]:
     """An OCI image layout; several names of one manifest are several entries of its index."""
     found: dict[str, Image] = {}
-    for descriptor in _list(_json(archive.read("index.json"), "index.json")["manifests"]):
-        chosen, _ = documents.follow(descriptor, lambda each: _json(_blob(archive, each), each["digest"]), platform)
+    for descriptor in _list(untrusted.parse(archive.read("index.json"), "index.json")["manifests"]):
+        chosen, _ = documents.follow(
+            descriptor, lambda each: untrusted.parse(_blob(archive, each), each["digest"]), platform)
         digest = chosen["digest"]
         if digest not in found:
             found[digest] = _oci_image(archive, _blob(archive, chosen))
@@ -261,9 +262,9 @@ def _keep_manifests(images: list[Image], others: list[Image]) -> None:
 
 
 def _oci_image(archive: Archive, content: bytes) -> Image:
-    document = _json(content, "the manifest")
+    document = untrusted.parse(content, "the manifest")
     config = _blob(archive, document["config"])
-    diff_ids = diff_ids_of(config)
+    diff_ids = untrusted.diff_ids_of(config)
     descriptors = _list(document["layers"])
     if len(descriptors) != len(diff_ids):
         raise BadInputError(f"the image has {len(descriptors)} layers, but its config tells of {len(diff_ids)}")
@@ -297,16 +298,16 @@ def _repositories(archive: Archive) -> Iterator[Image]:
     There was no config for the image: the topmost layer's json plays that part, completed by the layers' diff ids.
     """
     named: dict[str, list[str]] = {}
-    for repository, tags in _json(archive.read("repositories"), "repositories").items():
+    for repository, tags in untrusted.parse(archive.read("repositories"), "repositories").items():
         for tag, layer in tags.items():
             named.setdefault(_text(layer), []).append(_full_name(f"{repository}:{_text(tag)}"))
     for top, names in named.items():
         chain: list[dict[str, Any]] = []
         identifier = top
         while identifier:
-            if len(chain) > MOST_LAYERS:
-                raise BadInputError(f"the image {names[0]} has more than {MOST_LAYERS} layers")
-            chain.insert(0, {**_json(archive.read(f"{identifier}/json"), "a layer's json"), "id": identifier})
+            if len(chain) > untrusted.MOST_LAYERS:
+                raise BadInputError(f"the image {names[0]} has more than {untrusted.MOST_LAYERS} layers")
+            chain.insert(0, {**untrusted.parse(archive.read(f"{identifier}/json"), "a layer's json"), "id": identifier})
             identifier = _text(chain[0].get("parent") or "")
         layers = [LayerFile(archive.place(f"{item['id']}/layer.tar"), "", "") for item in chain]
         for layer in layers:
@@ -321,27 +322,6 @@ def _repositories(archive: Archive) -> Iterator[Image]:
         yield Image(state.dumps(config).encode(), layers, names)
 
 
-def diff_ids_of(config: bytes) -> list[str]:
-    """The diff ids that an image's config lists, the lowest layer first. Raises BadInputError when it is no config of
-    a Linux image, or lists too many."""
-    document = _json(config, "the config")
-    if document.get("os", "linux") not in ("linux", ""):
-        raise BadInputError(f"cannot load {show(os.fsencode(_text(document['os'])))} image on linux")
-    rootfs = document.get("rootfs")
-    if not isinstance(rootfs, dict):
-        raise BadInputError("the config of the image does not list its layers: rootfs is missing")
-    diff_ids = [_text(item) for item in _list(rootfs.get("diff_ids") or [])]
-    for diff_id in diff_ids:
-        reference.check_digest(diff_id)
-        if not diff_id.startswith("sha256:"):
-            raise BadInputError(f"the layer {diff_id}: only sha256 is supported")
-    if len(diff_ids) > MOST_LAYERS:
-        raise BadInputError(f"max depth exceeded: the image has {len(diff_ids)} layers, at most {MOST_LAYERS} work")
-    if not isinstance(document.get("config") or {}, dict):
-        raise BadInputError("the config of the image does not have the form of one")
-    return diff_ids
-
-
 def _full_name(text: str) -> str:
     try:
         return str(reference.parse(text).tagged())
@@ -349,20 +329,11 @@ def _full_name(text: str) -> str:
         raise BadInputError(f"the archive calls its image '{show(os.fsencode(text))}': {error}") from None
 
 
-def _json(content: bytes, what: str) -> dict[str, Any]:
-    """A document of the archive. Raises BadInputError when it is not JSON, or neither an object nor a list."""
-    try:
-        document = state.loads(content)
-    except ValueError as error:
-        raise BadInputError(f"{what} in the archive is broken: {error}") from None
-    if not isinstance(document, (dict, list)):
-        raise BadInputError(f"{what} in the archive is broken: it is no JSON object")
-    return document  # type: ignore[return-value]
-
-
 def _list(value: Any) -> list[Any]:
     if not isinstance(value, list):
         raise TypeError
+    if len(value) > _MOST_ENTRIES:
+        raise BadInputError(f"a list in the archive has {len(value)} entries: at most {_MOST_ENTRIES} are taken")
     return value
 
 

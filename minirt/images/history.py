@@ -26,7 +26,7 @@ class Step:
         self.command, self.comment = str(said.get("created_by") or ""), str(said.get("comment") or "")
         self.size, self.id = size, ""
         try:
-            self.created = state.parse_time(said.get("created") or "")
+            self.created = state.parse_time(str(said.get("created") or ""))
         except ValueError:
             self.created = 0.0
 

@@ -38,7 +38,7 @@ class Stored:
     def created(self) -> float:
         """When it was made, in seconds since 1970; 0 when it does not say."""
         try:
-            return state.parse_time(self.config.get("created") or "")
+            return state.parse_time(str(self.config.get("created") or ""))
         except ValueError:
             return 0.0
 

@@ -144,6 +144,8 @@ class Reader:
                 return None
             block = stream.exactly(BLOCK)
             if block == _ZEROS:
+                if not stream.at_end() and stream.exactly(BLOCK) != _ZEROS:
+                    raise BadInputError(f"the archive goes on after the mark of its end, at byte {stream.position}")
                 return None
             kind = _check(block)
             size = number(block[124:136])
@@ -162,17 +164,15 @@ class Reader:
                     long_link = data.partition(b"\0")[0]
                 continue  # g, the global header, is passed over, as by Go's reader: it would reach into other files
             entry = _entry(block, kind, size)
-            if long_name is not None:
-                entry.name = long_name
-            if long_link is not None:
-                entry.link = long_link
+            entry.name = long_name or entry.name
+            entry.link = long_link or entry.link
             if pax:
                 _apply_pax(entry, pax)
-            if kind in (b"\0", b"0") and entry.name.endswith(b"/"):
-                entry.kind = DIRECTORY  # how tar of 1979 marked a directory
             if entry.kind in WITHOUT_CONTENT:
                 entry.size = entry.stored = 0
             self._left, self._padding = entry.stored, -entry.stored % BLOCK
+            if kind == b"\0" and entry.name.endswith(b"/"):
+                entry.kind = DIRECTORY  # how tar of 1979 marked a directory
             if kind == b"S":
                 self._old_sparse(entry, block)
             elif pax and entry.kind == REGULAR:
@@ -213,6 +213,7 @@ class Reader:
             numbers = []
         if len(numbers) % 2:
             raise BadInputError("a sparse file in the archive has an odd map")
+        entry.name = pax.get(b"GNU.sparse.name") or entry.name
         size = pax.get(b"GNU.sparse.realsize") or pax.get(b"GNU.sparse.size")
         entry.size = _decimal(size) if size else entry.size
         entry.stored = self._left
@@ -325,7 +326,6 @@ def _apply_pax(entry: Entry, pax: dict[bytes, bytes]) -> None:
             entry.gid = _decimal(value)
         elif key == b"mtime":
             entry.mtime = _nanoseconds(value)
-    entry.name = pax.get(b"GNU.sparse.name") or entry.name
 
 
 def _decimal(text: bytes) -> int:

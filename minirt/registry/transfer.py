@@ -12,7 +12,7 @@ from typing import Any
 
 from minirt import state
 from minirt.errors import BadInputError, KernelError, MinirtError, NotFoundError
-from minirt.images import archive, assemble, documents, listing, lookup, platforms, reference, store
+from minirt.images import assemble, documents, listing, lookup, platforms, reference, store, untrusted
 from minirt.images.reference import Reference
 from minirt.registry import hosts, pull, push
 from minirt.registry.client import ACCEPT, Manifest, Registry, RegistryError, pulling, pushing
@@ -154,10 +154,7 @@ def _has(name: Reference, digest: str, manifest: str = "") -> bool:
 
 def diff_ids_of(config: bytes, layers: int) -> list[str]:
     """The diff ids in an image's configuration. Raises BadInputError when it is none, or not for so many layers."""
-    try:
-        diff_ids = archive.diff_ids_of(config)
-    except (AttributeError, TypeError):
-        raise BadInputError("the configuration of the image does not have the form of one") from None
+    diff_ids = untrusted.diff_ids_of(config)
     if len(diff_ids) != layers:
         raise BadInputError(f"the image has {layers} layers, but its configuration tells of {len(diff_ids)}")
     return diff_ids
@@ -195,14 +192,16 @@ def told(error: RegistryError, name: Reference, action: str = "pull") -> MinirtE
     return error
 
 
-def push_image(name: Reference, progress: Progress, registry: Registry | None = None) -> str:
-    """Push the image of the store that has this name; Docker's last line. Raises MinirtError."""
+def push_image(name: Reference, progress: Progress, registry: Registry | None = None, platform: str = "") -> str:
+    """Push the image of the store that has this name, of a list the one for `platform`; Docker's last line. Raises
+    MinirtError."""
     descriptor = next((each for each in lookup.read_index()["manifests"] if lookup.name_of(each) == str(name)), None)
     if descriptor is None:
         known = any(lookup.name_of(each).startswith(f"{name.repository}:") for each in lookup.read_index()["manifests"])
         raise NotFoundError(f"tag does not exist: {name.familiar()}" if known else
                             f"An image does not exist locally with the tag: {name.familiar_repository()}")
-    chosen, document = documents.follow(descriptor, lambda each: lookup.read_blob(each["digest"]))
+    chosen, document = documents.follow(descriptor, lambda each: lookup.read_blob(each["digest"]), platform)
+    platforms.check(lookup.read_blob(document["config"]["digest"]), name.familiar(), platform)
     for each in [document["config"], *document["layers"]]:
         if not os.path.exists(lookup.blob_path(each["digest"])):  # a push that cannot succeed should not begin
             raise BadInputError(f"the image store lacks the blob {each['digest']}: pull or load the image again")
