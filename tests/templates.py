@@ -201,6 +201,13 @@ SHOWN: list[tuple[str, str]] = [
     ('{{- .Name}} x {{.Name -}}   y', '/box x /boxy'),
     ('{{.Name|upper}}{{.Name|len|printf "%d"}}', '/BOX4'),
     ('{{$ := 1}}', ''),
+    ('{{ if .Name }}y{{ else }}n{{ end }}', 'y'),
+    ('{{- range $i, $e := .Config.Env -}} {{ $i }} {{- end }}', '01'),
+    ('{{ with .State }} {{ .Status }} {{ end }}', ' running '),
+    ('{{.NetworkSettings.Ports}}', 'map[443/tcp:[] 80/tcp:[{0.0.0.0 8080}]]'),
+    ('{{slice .Name}} {{slice .Config.Env 1 1}}', '/box []'),
+    ('{{if eq .Name "x"}}a{{ else if .State.Running }}b{{end}}', 'b'),
+    ('{{with .State.Health}}a{{ else with .Config }}{{.Image}}{{end}}', 'busybox'),
 ]
 
 REFUSED: list[tuple[str, str, int]] = [
@@ -365,4 +372,6 @@ REFUSED: list[tuple[str, str, int]] = [
     ('{{|}}', ':1: unexpected "|" in command', 64),
     ('{{.Name || .ID}}', ':1: unexpected "|" in command', 64),
     ('{{,}}', ':1: unexpected "," in command', 64),
+    ('{{.State | (.Name)}}', ':1:2: executing "" at <.State>: can\'t give argument to non-function .Name', 1),
+    ('{{.Config.Image}}{{"\\n"}}{{ /* no */ }}', ':1: unexpected "/" in command', 64),
 ]

@@ -36,6 +36,8 @@ def index(item: Any, *keys: Any) -> Any:
             if not isinstance(key, str):
                 raise MinirtError("value is nil; should be of type string" if key is None else
                                   f"value has type {type_name(key)}; should be string")
+            if isinstance(item, Map) and item.missing is verbs.NOTHING:
+                raise MinirtError("value has type string; should be nat.Port")
             found = item.get(key)
             if found is None:
                 found = item.missing if isinstance(item, Map) and key not in item else verbs.NOTHING
@@ -62,7 +64,8 @@ def cut(item: Any, *positions: Any) -> Any:
     if places != sorted(places):
         before, after = next(pair for pair in zip(places, places[1:], strict=False) if pair[0] > pair[1])  # noqa: RUF007
         raise MinirtError(f"invalid slice index: {before} > {after}")
-    chosen = items[slice(*places[:2])] if len(places) != 1 else items[places[0]:]
+    start, end, *_ = [*places, *(0, len(items))[len(places):], len(items)]
+    chosen = items[start:end]
     return chosen.decode("utf-8", "surrogateescape") if isinstance(chosen, bytes) else chosen
 
 

@@ -30,22 +30,22 @@ NAMES = {
     "CPUPercent": "CpuPercent", "DNS": "Dns", "DNSOptions": "DnsOptions", "DNSSearch": "DnsSearch",
     "APIVersion": "ApiVersion",
 }
-_TEXTS = Map(None, "")
-_THINGS = Map(None, NOTHING)
+_TEXTS, _THINGS = Map(None, ""), Map(None, Struct())
+_PORTS = Map(None, NOTHING)  # whose keys are no plain text in Go, so that `index` finds them in the document only
 # The struct under a field of that name ("" is the whole) -> field -> zero value. A field that is a map has a map.
 ZEROS: dict[str, dict[str, Any]] = {
     "": {"SizeRw": None, "SizeRootFs": None, "ImageManifestDescriptor": None, "Variant": "", "OsVersion": "",
          "Container": "", "VirtualSize": 0, "Descriptor": None, "Manifests": NO_LIST},
     "State": {"Health": None},
-    "Config": {"ExposedPorts": _THINGS, "Volumes": _THINGS, "Labels": _TEXTS, "Healthcheck": None, "StopSignal": "",
+    "Config": {"ExposedPorts": _PORTS, "Volumes": _THINGS, "Labels": _TEXTS, "Healthcheck": None, "StopSignal": "",
                "StopTimeout": None, "Shell": NO_LIST, "MacAddress": "", "NetworkDisabled": False, "ArgsEscaped": False},
-    "HostConfig": {"PortBindings": _THINGS, "Annotations": _TEXTS, "StorageOpt": _TEXTS, "Tmpfs": _TEXTS,
+    "HostConfig": {"PortBindings": _PORTS, "Annotations": _TEXTS, "StorageOpt": _TEXTS, "Tmpfs": _TEXTS,
                    "Sysctls": _TEXTS, "MemorySwappiness": None, "OomKillDisable": None, "PidsLimit": None, "Init": None,
                    "Mounts": NO_LIST, "Isolation": ""},
     "LogConfig": {"Config": _TEXTS},
     "Mounts": {"Type": "", "Name": "", "Source": "", "Destination": "", "Driver": "", "Mode": "", "RW": False,
                "Propagation": ""},
-    "NetworkSettings": {"Bridge": "", "SandboxID": "", "SandboxKey": "", "Ports": _THINGS, "HairpinMode": False,
+    "NetworkSettings": {"Bridge": "", "SandboxID": "", "SandboxKey": "", "Ports": _PORTS, "HairpinMode": False,
                         "LinkLocalIPv6Address": "", "LinkLocalIPv6PrefixLen": 0, "SecondaryIPAddresses": NO_LIST,
                         "SecondaryIPv6Addresses": NO_LIST, "EndpointID": "", "Gateway": "", "GlobalIPv6Address": "",
                         "GlobalIPv6PrefixLen": 0, "IPAddress": "", "IPPrefixLen": 0, "IPv6Gateway": "",
@@ -87,8 +87,10 @@ class Shape(Struct):
             return value
         if not isinstance(zero, Map):
             return Shape(value, name)
-        held = {key: Shape(each, name) if isinstance(each, dict) else each for key, each in value.items()}
-        return Map(None if value is zero else held, zero.missing)
+        nothing = None if zero.missing is None else NO_LIST
+        return Map({key: nothing if each is None else Shape(each, name) if isinstance(each, dict) else
+                    [Shape(part, name) for part in each] if isinstance(each, list) else each
+                    for key, each in value.items()}, zero.missing)
 
 
 def render(template: Template, document: dict[str, Any]) -> str:

@@ -119,7 +119,7 @@ def _inside(text: str, at: int) -> Iterator[Token]:
         elif letter in ".$" or _is_word(letter):
             while _is_word(text[at:at + 1]):
                 at += 1
-            if at < len(text) and text[at] not in " \t\r\n.,|:=)(" and _right(text, at)[0] == at:
+            if at < len(text) and text[at] not in " \t\r\n.,|:)(" and _right(text, at)[0] == at:
                 yield Token("error", f"bad character {_code_point(text[at])}", begin)
                 return
             kind = {".": "field", "$": "variable"}.get(letter, "word")
@@ -158,6 +158,9 @@ class Node:
 
     def __init__(self, kind: str, at: int, text: str, value: Any = None) -> None:
         self.kind, self.at, self.text, self.value = kind, at, text, value
+
+    def __str__(self) -> str:
+        return f"({self.text})" if self.kind == "pipe" else self.text  # as a part of another
 
 
 class Parser:
@@ -203,8 +206,8 @@ class Parser:
                 continue
             if token.kind != "{{":
                 self.fail(f"unexpected {token} in input")
-            word = self.skip_space().text if self.token.kind == "word" else ""
-            if word not in KEYWORDS:
+            word = self.skip_space().text
+            if self.token.kind != "word" or word not in KEYWORDS:
                 result.append(("", self.pipeline("command")))
                 self.close("command")
                 continue
@@ -306,7 +309,7 @@ class Parser:
             self.fail(f"unexpected {self.token} in {context}")
         if self.here("|"):
             self.advance()
-        return Node("command", at, " ".join(each.text for each in operands), operands)
+        return Node("command", at, " ".join(map(str, operands)), operands)
 
     def operand(self, token: Token, context: str = "operand", is_apart: bool = False) -> Node:
         """A term with the fields that are asked of it: `.A.B`, `$x.A`, `(index .A 0).B`. `is_apart`: a space was behind
@@ -318,7 +321,7 @@ class Parser:
             fields.append(self.advance().text[1:])
         if not fields:
             return node
-        text = node.text + "".join(f".{each}" for each in fields)
+        text = str(node) + "".join(f".{each}" for each in fields)
         if node.kind in ("field", "variable"):
             return Node(node.kind, at, text, node.value + fields)
         if node.kind in ("constant", "nil", "dot"):
@@ -350,7 +353,7 @@ class Parser:
         if kind == "char" and text == "(":
             pipe = self.pipeline("parenthesized pipeline")
             self.advance()  # the ")": the end of the action cannot come before it
-            return Node("pipe", pipe.at, f"({pipe.text})", pipe.value)
+            return pipe
         self.fail(f"unexpected {token} in {context}")
 
     def unquoted(self, text: str) -> str:
@@ -378,8 +381,10 @@ class Parser:
 
     def number(self, text: str) -> int | float:
         """`-5`, `0x1F`, `017`, `1_000`, `1.5e3`, `'a'`."""
-        body = text.lstrip("+-") if text[:1] in "+-" and text[1:2] not in "+-" else text
+        body = text[1:] if text[0] in "+-" else text
         try:
+            if body[0] in "+-":
+                raise ValueError
             if body[0] == "'":
                 return ord(self.unquoted(body[1:-1].replace("\\'", "'")) or self.fail("invalid syntax"))
             if len(body) > 1 and body[0] == "0" and body.replace("_", "").isdigit():
@@ -392,4 +397,5 @@ class Parser:
                 self.fail(f"{text} overflows int")
             return -value if text[0] == "-" else value
         except (ValueError, TypeError, IndexError):
-            self.fail(f"bad number syntax: {verbs.quoted(text)}")
+            is_torn = body.lower() in ("", ".", "0x", "0b", "0o")
+            self.fail(f"{'illegal' if is_torn else 'bad'} number syntax: {verbs.quoted(text)}")

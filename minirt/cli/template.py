@@ -165,7 +165,8 @@ class _Walk:
             return self.call(dot, first.value, command, self.functions[first.value], arguments, passed)
         if first.kind in ("field", "variable", "chain"):
             return self.operand(dot, first, command, arguments, passed)
-        self.node = first
+        if first.kind != "pipe":
+            self.node = first
         if arguments or passed:
             self.fail(f"can't give argument to non-function {first.text}")
         if first.kind == "nil":
@@ -191,13 +192,15 @@ class _Walk:
             value = self.call(dot, node.value, node, self.functions[node.value], (), ())
         if not names and (arguments or passed):
             self.fail(f"can't give argument to non-function {node.text}")
-        for name in names[:-1]:
-            value = self.member(dot, value, name, node)
-        return self.member(dot, value, names[-1], node, arguments, passed) if names else value
+        for number, name in enumerate(names):
+            last = number == len(names) - 1
+            value = self.member(dot, value, name, node, arguments if last else (), passed if last else (), number == 0)
+        return value
 
-    def member(self, dot: Any, value: Any, name: str, node: Node, arguments: Sequence[Node] = (),
-               passed: Sequence[Any] = ()) -> Any:
-        """The field of that name; where it is a method (a callable, of one text) what that gives."""
+    def member(self, dot: Any, value: Any, name: str, node: Node, arguments: Sequence[Node], passed: Sequence[Any],
+               first: bool) -> Any:
+        """The field of that name; where it is a method (a callable, of one text) what that gives. `first`: of a value,
+        not of another field."""
         if value is NOTHING:
             if self.strict:
                 self.fail(f"nil data; no entry for key {verbs.quoted(name)}")
@@ -205,8 +208,8 @@ class _Walk:
         if value is None:
             self.fail(f"nil pointer evaluating {name}")
         if not isinstance(value, dict):
-            self.fail(f"can't evaluate field {name} in type "
-                      f"{'interface {}' if self.strict else verbs.type_name(value)}")
+            kind = self.type_name(value) if first or not self.strict else "interface {}"
+            self.fail(f"can't evaluate field {name} in type {kind}")
         try:
             found = value.field(name) if isinstance(value, Struct) else _held(value[name])
         except KeyError:
@@ -264,8 +267,13 @@ class _Walk:
         if kind == "[]string" and isinstance(value, (list, tuple)) and all(isinstance(each, str) for each in value):
             return value
         if verbs.type_name(value) != kind:
-            self.fail(f"wrong type for value; expected {kind}; got {verbs.type_name(value)}")
+            self.fail(f"wrong type for value; expected {kind}; got {self.type_name(value)}")
         return value
+
+    def type_name(self, value: Any) -> str:
+        """The name of a value's type; of a document as it is, nothing is known of what is in a list or a map."""
+        name = verbs.type_name(value)
+        return name.replace("]string", "]interface {}").replace("[interface {}", "[string") if self.strict else name
 
 
 def _held(value: Any) -> Any:

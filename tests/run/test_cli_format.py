@@ -72,6 +72,18 @@ PIECES = (
     "-}}", "{{- ", "/*", "*/", "\n", "nil", "true", "break", "é", '"%*.*f"', "slice ", "join ", "json ")
 
 
+FUNCTIONS = ("printf", "print", "index", "len", "slice", "join", "split", "upper", "title", "pad", "truncate", "json",
+             "eq", "lt", "and", "or", "not", "html", "js", "urlquery", "call")
+VALUES = (".Name", ".Config.Env", ".Config.Labels", ".State", ".State.Pid", ".Nosuch", ".", "$", "nil", "1", "-2", "1.5",
+          "true", '"a"', ".HostConfig.CapAdd", ".State.Health", ".Mounts", '"%5d|%*s"', "(len .Name)")
+
+
+@given(st.sampled_from(FUNCTIONS), st.lists(st.sampled_from(VALUES), max_size=4))
+def test_no_call_ends_in_anything_but_text_or_a_sentence(function, arguments):
+    test_no_template_ends_in_anything_but_text_or_a_sentence.hypothesis.inner_test(
+        "{{" + " ".join([function, *arguments]) + "}}")
+
+
 @given(st.text() | st.lists(st.sampled_from(PIECES), max_size=12).map("".join))
 def test_no_template_ends_in_anything_but_text_or_a_sentence(template):
     for render in (lambda: formats.rows([ROW], template, **KNOWN),
