@@ -214,8 +214,11 @@ class Upload:
 
     @property
     def size(self) -> int:
-        """How many bytes are here."""
-        return os.stat(self.path).st_size
+        """How many bytes are here. Raises Refused (BLOB_UPLOAD_UNKNOWN) where it has just come to its end."""
+        try:
+            return os.stat(self.path).st_size
+        except FileNotFoundError:
+            raise Refused("BLOB_UPLOAD_UNKNOWN", f"{self.repository.name} has no upload {self.identifier}") from None
 
     def __enter__(self) -> Upload:
         try:
@@ -240,9 +243,7 @@ class Upload:
         for piece in pieces:
             digest.update(piece)
             known += len(piece)
-            rest = memoryview(piece)
-            while rest:
-                rest = rest[os.write(self.fd, rest):]
+            state.write_all(self.fd, piece)
         self.repository.storage.running[self.path] = (known, digest)
 
     def finish(self, digest: str) -> None:

@@ -566,6 +566,59 @@ def test_many_push_to_one_repository_at_once(registry: Registry) -> None:
         assert registry("GET", f"/v2/shared/manifests/{tag}").json["annotations"]["n"] == tag[1:]
 
 
+def test_one_blob_comes_from_many_at_once(registry: Registry) -> None:
+    """Every one of them is told 201; it lies on the disk once, and nothing is left of the uploads."""
+    data = os.urandom(1 << 20)
+    done: list[str] = []
+    threads = [threading.Thread(target=lambda number=number: done.append(registry.push_blob(f"r{number % 3}", data)))
+               for number in range(9)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert done == [digest(data)] * 9
+    assert len({path.stat().st_ino for path in registry.root.rglob(digest(data)[7:])}) == 1
+    assert list(registry.root.glob("repositories/*/uploads/*")) == []
+
+
+def test_what_is_deleted_while_it_is_pulled_comes_whole(registry: Registry) -> None:
+    """end-10 during end-2: who has begun gets all of it, who comes later 404."""
+    data = os.urandom(8 << 20)
+    name = registry.push_blob("a", data)
+    with socket.create_connection(("127.0.0.1", registry.port)) as connection:
+        connection.settimeout(10)
+        connection.sendall(f"GET /v2/a/blobs/{name} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        received = connection.recv(1000)
+        assert registry("DELETE", f"/v2/a/blobs/{name}").status == 202
+        assert registry("GET", f"/v2/a/blobs/{name}").status == 404
+        while piece := connection.recv(1 << 20):
+            received += piece
+    assert received.endswith(data)
+
+
+def test_who_asks_about_an_upload_that_is_ending(registry: Registry) -> None:
+    """end-13 during end-6: 204, or 404 when it is over, and nothing else."""
+    seen: set[int] = set()
+    place = [registry("POST", "/v2/a/blobs/uploads/")["Location"]]
+
+    def ask() -> None:
+        while place:
+            try:
+                seen.add(registry("GET", place[0]).status)
+            except IndexError:
+                return
+
+    threads = [threading.Thread(target=ask) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for number in range(30):
+        data = b"%d" % number
+        assert registry("PUT", f"{place[0]}?digest={digest(data)}", data).status == 201
+        place[0] = registry("POST", "/v2/a/blobs/uploads/")["Location"]
+    place.clear()
+    for thread in threads:
+        thread.join()
+    assert seen <= {204, 404}
 
 
 def bcrypt_line(user: str, password: str) -> str:
