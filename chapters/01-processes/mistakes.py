@@ -160,6 +160,20 @@ def fork_call__hides_the_exception(function: Callable[[], int | None], fork: Cal
         os._exit(code)
 
 
+def fork_call__not_every_exception(function: Callable[[], int | None], fork: Callable[[], int] = os.fork) -> int:
+    """the traceback of any exception (BaseException)"""
+    pid = fork()
+    if pid:
+        return pid
+    code = 1
+    try:
+        code = function() or 0
+    except Exception as error:
+        sys.excepthook(type(error), error, error.__traceback__)
+    finally:
+        os._exit(code & 255)
+
+
 def fork_call__its_own_fork(function: Callable[[], int | None], fork: Callable[[], int] = os.fork) -> int:
     """it stands for os.fork"""
     pid = os.fork()
@@ -175,7 +189,7 @@ def fork_call__its_own_fork(function: Callable[[], int | None], fork: Callable[[
 
 
 def fork_call__calls_in_both(function: Callable[[], int | None], fork: Callable[[], int] = os.fork) -> int:
-    """a child must end itself with os._exit()"""
+    """the function ran in the parent"""
     pid = fork()
     code = function() or 0
     if pid == 0:
@@ -213,6 +227,14 @@ def die_with_parent__another_option(signal: int = SIGKILL) -> None:
 def die_with_parent__always_kill(signal: int = SIGKILL) -> None:
     """the signal that was asked for"""
     syscalls.call("prctl", PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0)
+
+
+def die_with_parent__swallows_the_refusal(signal: int = SIGKILL) -> None:
+    """there is no signal 999"""
+    try:
+        syscalls.call("prctl", PR_SET_PDEATHSIG, signal, 0, 0, 0)
+    except OSError:
+        pass
 
 
 def die_with_parent__in_a_child(signal: int = SIGKILL) -> None:
@@ -280,6 +302,12 @@ def execute__our_environment(program: int, argv: Sequence[str], env: Sequence[st
 def execute__argv_without_the_name(program: int, argv: Sequence[str], env: Sequence[str]) -> None:
     """argv as it is, the name first"""
     syscalls.call("execveat", program, b"", _strings(argv[1:]), _strings(env), AT_EMPTY_PATH)
+
+
+def execute__a_path_below_proc(program: int, argv: Sequence[str], env: Sequence[str]) -> None:
+    """a path such as /proc/self/fd/3"""
+    variables = dict(word.split("=", 1) for word in env)
+    os.execve(f"/proc/self/fd/{program}", list(argv), variables)
 
 
 def execute__in_a_child(program: int, argv: Sequence[str], env: Sequence[str]) -> None:

@@ -12,6 +12,18 @@ from minirt.kernel.paths import EAGAIN, RESOLVE_BENEATH, RESOLVE_IN_ROOT, RESOLV
 from minirt.namespaces.mnt import CLONE_NEWNS
 
 
+def open_in_root__tries_everything_again(root: int, path: str, flags: int = os.O_RDONLY, mode: int = 0) -> int:
+    """only EAGAIN means `ask again`"""
+    how = _OpenHow(flags | os.O_CLOEXEC, mode, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
+    for attempt in range(128):
+        try:
+            return syscalls.call("openat2", root, path, ctypes.byref(how), ctypes.sizeof(how))
+        except OSError:
+            if attempt == 127:
+                raise
+    raise AssertionError("unreachable")
+
+
 def open_in_root__joins_the_paths(root: int, path: str, flags: int = os.O_RDONLY, mode: int = 0) -> int:
     """An absolute link must start again at the root"""
     return os.open(path.lstrip("/") or ".", flags | os.O_CLOEXEC, mode, dir_fd=root)
@@ -87,6 +99,15 @@ def enter__only_the_root() -> None:
     """MS_REC makes the whole tree private"""
     syscalls.unshare(CLONE_NEWNS)
     syscalls.mount(None, "/", None, mount.MS_PRIVATE)
+
+
+def enter__shared_and_silent() -> None:
+    """the mounts are shared still"""
+    syscalls.unshare(CLONE_NEWNS)
+    try:
+        syscalls.mount(None, "/", None, mount.MS_REC | mount.MS_PRIVATE)
+    except OSError:
+        pass
 
 
 def enter__slave() -> None:
@@ -177,6 +198,38 @@ def make_node__by_path(root: int, path: str, kind: str, major: int, minor: int, 
     os.chown(whole, uid, gid)
 
 
+def make_node__both_or_none(root: int, path: str, kind: str, major: int, minor: int, mode: int, uid: int = 0,
+                            gid: int = 0) -> None:
+    """changed unless both are 0"""
+    parent, _, name = path.rpartition("/")
+    directory = paths.make_directories(root, parent)
+    types = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
+    try:
+        os.mknod(name, types[kind] | mode, os.makedev(major, minor), dir_fd=directory)
+        if uid and gid:
+            os.chown(name, uid, gid, dir_fd=directory, follow_symlinks=False)
+    except FileExistsError:
+        pass
+    finally:
+        os.close(directory)
+
+
+def make_node__closed_if_all_is_well(root: int, path: str, kind: str, major: int, minor: int, mode: int, uid: int = 0,
+                                     gid: int = 0) -> None:
+    """close it in `finally:`"""
+    parent, _, name = path.rpartition("/")
+    directory = paths.make_directories(root, parent)
+    types = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
+    try:
+        os.mknod(name, types[kind] | mode, os.makedev(major, minor), dir_fd=directory)
+    except FileExistsError:
+        os.close(directory)
+        return
+    if uid or gid:
+        os.chown(name, uid, gid, dir_fd=directory, follow_symlinks=False)
+    os.close(directory)
+
+
 def make_node__no_kind(root: int, path: str, kind: str, major: int, minor: int, mode: int, uid: int = 0,
                        gid: int = 0) -> None:
     """no character device"""
@@ -234,6 +287,23 @@ def mask__null_over_everything(root: int, path: str) -> None:
     except (FileNotFoundError, NotADirectoryError):
         return
     cover = mount.clone("/dev/null")
+    mount.move_mount(cover, target)
+    os.close(cover)
+    os.close(target)
+
+
+def mask__no_error_is_worth_a_word(root: int, path: str) -> None:
+    """only what does not exist"""
+    try:
+        target = paths.open_in_root(root, path, os.O_PATH)
+    except OSError:
+        return
+    if stat.S_ISDIR(os.fstat(target).st_mode):
+        cover = mount.filesystem("tmpfs", {"nr_blocks": "1"}, ("ro", "nosuid", "nodev", "noexec"))
+    else:
+        cover = mount.clone("/dev/null")
+        if os.fstat(cover).st_rdev != os.makedev(1, 3):
+            raise KernelError("that is not the null device")
     mount.move_mount(cover, target)
     os.close(cover)
     os.close(target)

@@ -67,12 +67,13 @@ def test_the_function_runs_in_a_child(outside: Any) -> None:
     theirs, ours = os.pipe()
 
     def tell() -> None:
-        os.write(ours, f"{os.getpid()} {os.getppid()}".encode())
+        os.write(ours, f"{os.getpid()} {os.getppid()}\n".encode())
 
     pid = forked(tell)
     assert isinstance(pid, int), f"fork_call() returned {pid!r}: in the parent it must return the child's pid"
-    child, parent = map(int, os.read(theirs, 100).split())
-    assert child != os.getpid(), (
+    runs = [tuple(map(int, line.split())) for line in os.read(theirs, 100).decode().splitlines()]
+    child, parent = runs[0]
+    assert os.getpid() not in [each for each, _ in runs], (
         "the function ran in the parent: os.fork() returns 0 in the child and the child's pid, a number above 0, "
         "in the parent"
     )
@@ -108,12 +109,13 @@ def test_it_forks_by_the_fork_it_was_given() -> None:
 
 
 @pytest.mark.exercise(FORK)
-def test_an_exception_ends_the_child_with_1_and_is_shown() -> None:
+@pytest.mark.parametrize("kind", [ValueError, KeyboardInterrupt], ids=lambda kind: kind.__name__)
+def test_an_exception_ends_the_child_with_1_and_is_shown(kind: type[BaseException]) -> None:
     theirs, ours = os.pipe()
 
     def fail() -> None:
         sys.stderr = open(ours, "w", buffering=1)
-        raise ValueError("the child's own trouble")
+        raise kind("the child's own trouble")
 
     status = raw_status(forked(fail))
     os.close(ours)
@@ -121,8 +123,8 @@ def test_an_exception_ends_the_child_with_1_and_is_shown() -> None:
     os.close(theirs)
     assert status == 1 << 8, f"an exception of the function must end the child with 1, not with status {status:#x}"
     assert "the child's own trouble" in shown, (
-        "the function raised an exception, and nobody learns why the child failed: its traceback belongs on stderr; "
-        "sys.excepthook(type(error), error, error.__traceback__) prints it"
+        f"the function raised {kind.__name__}, and nobody learns why the child failed: the traceback of any exception "
+        "(BaseException) belongs on stderr; sys.excepthook(type(error), error, error.__traceback__) prints it"
     )
 
 
@@ -242,6 +244,22 @@ def test_a_process_gets_the_signal_that_it_asked_for(spawn: Callable[..., Any]) 
     assert f"si_signo={signal.SIGTERM:d}" in said, (
         f"die_with_parent({signal.SIGTERM:d}) was called, the parent ended, and the process {said or 'was killed'}: "
         "pass on the signal that was asked for"
+    )
+
+
+@pytest.mark.exercise(DEATH)
+def test_what_the_kernel_refuses_is_an_error(inside: Callable[..., Any]) -> None:
+    def ask_for_nonsense() -> str:
+        try:
+            process.die_with_parent(999)
+        except OSError as error:
+            return f"OSError {error.errno}"
+        return "nothing"
+
+    answer = inside(ask_for_nonsense)
+    assert answer == "OSError 22", (
+        f"there is no signal 999, the kernel said so (EINVAL), and die_with_parent() raised {answer}: let the OSError "
+        "out, or the caller believes that it is bound to its parent"
     )
 
 
@@ -382,6 +400,27 @@ def test_the_program_gets_the_environment_that_is_given(spawn: Callable[..., Any
     assert found == ["COLOUR=blue", "EMPTY="], (
         f"the program was given {len(found)} variables ({', '.join(found)[:60]} ...): "
         "its environment must be env, as it is, and nothing of ours"
+    )
+
+
+@pytest.mark.exercise(EXEC)
+def test_no_path_is_looked_up(spawn: Callable[..., Any]) -> None:
+    def become_without_proc() -> str:
+        become = becomes("/bin/sleep", ["sleep", "1"], [])
+        syscalls.call("unshare", 0x00020000)  # a mount namespace, and in it an empty directory over /proc
+        syscalls.call("mount", None, "/", None, 0x4000 | 1 << 18, None)
+        syscalls.call("mount", "none", "/proc", "tmpfs", 0, None)
+        return str(become())
+
+    child = spawn(become_without_proc)
+    try:
+        answer = child.value
+    except AssertionError:  # no value: it executed another program
+        answer = ""
+    child.kill()
+    assert not answer, (
+        f"with nothing in /proc execute() raised {answer}: a path such as /proc/self/fd/3 is found only where there is "
+        "a /proc, and a container's may be anybody's; the descriptor goes into execveat(2) itself"
     )
 
 

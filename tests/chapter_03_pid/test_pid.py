@@ -435,6 +435,22 @@ def test_a_child_that_is_gone_is_no_error(inside: Callable[..., Any]) -> None:
     )
 
 
+@pytest.mark.exercise("minirt.namespaces.pid.forward")
+def test_any_other_refusal_is_an_error(inside: Callable[..., Any]) -> None:
+    def no_such_signal() -> str:
+        try:
+            pid.forward(999, os.getpid())
+        except OSError as error:
+            return f"OSError {error.errno}"
+        return "nothing"
+
+    answer = inside(no_such_signal)
+    assert answer == "OSError 22", (
+        f"there is no signal 999, the kernel said so (EINVAL), and forward() raised {answer}: only that the child is "
+        "gone, ProcessLookupError, is to be expected; whatever else goes wrong must be heard of"
+    )
+
+
 # -------------------------------------------------------------------------------------------------------------- init
 
 
@@ -467,7 +483,9 @@ def test_a_program_that_ends_at_once_is_not_missed(live: Callable[..., Life], mo
     def program() -> int:
         return 5
 
+    fork_call = process.fork_call
     monkeypatch.setattr(os, "fork", slow)
+    monkeypatch.setattr(process, "fork_call", lambda function: fork_call(function, fork=slow))
     life = live(lambda: pid.init(program))
     assert life.returned(), (
         "the program ended before its parent got to sigwait(), and init() waits for ever: SIGCHLD came when it was not "

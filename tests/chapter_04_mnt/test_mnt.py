@@ -148,6 +148,29 @@ def test_whoever_may_not_gets_an_error(inside: Callable[..., Any]) -> None:
     )
 
 
+@pytest.mark.exercise("minirt.namespaces.mnt.enter")
+def test_mounts_that_stay_shared_are_an_error(inside: Callable[..., Any]) -> None:
+    def enter_without_private() -> str:
+        real = syscalls.call
+
+        def refusing(name: str, *arguments: Any) -> int:
+            if name == "mount":
+                raise OSError(errno.EPERM, "as if the kernel had refused")
+            return real(name, *arguments)
+
+        syscalls.call = refusing
+        try:
+            mnt.enter()
+        except OSError:
+            return "refused"
+        return "no error"
+
+    assert inside(enter_without_private) == "refused", (
+        "mount(2) failed, so the mounts are shared still, and enter() went on as if they were private: let the OSError "
+        "out, or what is mounted from here on appears on the machine"
+    )
+
+
 # ------------------------------------------------------------------------------------------------------------ attach
 
 
@@ -318,6 +341,31 @@ def test_what_exists_is_left_as_it_is(box: Path) -> None:
     assert (box / "dev/null").stat().st_uid == 0, "what exists already is left as it is, its owner too"
 
 
+@pytest.mark.exercise("minirt.namespaces.mnt.make_node")
+@pytest.mark.parametrize("owner", [(0, 34), (12, 0)])
+def test_a_node_can_belong_to_root_in_one_way_only(box: Path, owner: tuple[int, int]) -> None:
+    node(box, "/dev/null", "c", 1, 3, 0o660, *owner)
+    about = (box / "dev/null").stat()
+    assert (about.st_uid, about.st_gid) == owner, (
+        f"the node belongs to {about.st_uid}:{about.st_gid}, and {owner[0]}:{owner[1]} was asked for: the owner is "
+        "changed unless both are 0"
+    )
+
+
+@pytest.mark.exercise("minirt.namespaces.mnt.make_node")
+def test_a_node_that_cannot_be_made_leaves_no_descriptor_open(box: Path) -> None:
+    root = os.open(box, os.O_PATH | os.O_DIRECTORY)
+    before = descriptors()
+    with pytest.raises(OSError, match="too long"):
+        mnt.make_node(root, "/dev/" + "x" * 300, "c", 1, 3, 0o666)
+    left = descriptors() - before
+    os.close(root)
+    assert left == 0, (
+        "the name was too long, mknod(2) said so, and the descriptor of the directory is still open: close it in "
+        "`finally:`, so that it happens in every case"
+    )
+
+
 # -------------------------------------------------------------------------------------------------------------- mask
 
 
@@ -407,6 +455,16 @@ def test_a_link_of_the_image_cannot_lead_a_mask_away(spawn: Callable[..., Any], 
     assert seen == "the machine's", (
         "the image had a link at the masked path, and the mask went to a file of the machine: open it with "
         "paths.open_in_root"
+    )
+
+
+@pytest.mark.exercise("minirt.namespaces.mnt.mask")
+def test_what_cannot_be_masked_is_an_error(spawn: Callable[..., Any], box: Path) -> None:
+    (box / "loop").symlink_to("loop")
+    found = spawn(masked, box, "/loop").value
+    assert found == "ELOOP", (
+        f"the path led in a circle (ELOOP), so nothing was masked, and mask() gave {found!r}: only what does not exist "
+        "(FileNotFoundError, NotADirectoryError) needs no mask; any other error must be heard of"
     )
 
 

@@ -136,6 +136,13 @@ def test_it_asks_again_when_the_kernel_says_so(box: Any, monkeypatch: pytest.Mon
         f"the kernel went on saying EAGAIN; open_in_root() asked {len(asked)} times and then gave {found}. Somebody "
         "who renames for ever must not hold us for ever: 128 times, then let the error out"
     )
+    asked.clear()
+    monkeypatch.setattr(syscalls, "call", busy(0))
+    found = answer(box[0], "/etc/nothing")
+    assert (found, len(asked)) == ("ENOENT", 1), (
+        f"there is no such file, and open_in_root() asked {len(asked)} times and then gave {found}: only EAGAIN means "
+        "`ask again`"
+    )
 
 
 def test_directories_are_made_inside_the_root_only(box: Any) -> None:
