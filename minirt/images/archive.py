@@ -324,7 +324,10 @@ def _repositories(archive: Archive) -> Iterator[Image]:
 
 def _full_name(text: str) -> str:
     try:
-        return str(reference.parse(text).tagged())
+        parsed = reference.parse(text)
+        if parsed.digest:
+            raise BadInputError("a digest is no name, it follows from what is in the image")
+        return str(parsed.tagged())
     except MinirtError as error:
         raise BadInputError(f"the archive calls its image '{show(os.fsencode(text))}': {error}") from None
 

@@ -93,6 +93,7 @@ LAYERS: dict[str, tuple[Callable[[str], bytes], str]] = {
     "zero in a name": (lambda out: layer(entry("n", pax_headers={"path": "a\0b"})), "zero byte"),
     "owner out of range": (lambda out: layer(entry("n", uid=1 << 33)), "impossible owner"),
     "whiteout of dot dot": (lambda out: layer(entry(".wh...")), "no name"),
+    "files after the end": (lambda out: layer(entry("a"))[:512] + bytes(512) + layer(entry("b")), "after the mark"),
     "not tar": (lambda out: b"not a tar archive " * 100, "not a tar archive"),
 }
 
@@ -196,6 +197,10 @@ def outer() -> dict[str, tuple[bytes, str]]:
         "a layer out of the archive": (listed(Layers=["../../etc/passwd"]), "leads out"),
         "fewer layers than the config tells": (listed(Layers=[]), "config tells of 1"),
         "a name that is none": (listed(RepoTags=["../../x"]), "invalid reference format"),
+        "the name of another image's digest": (listed(RepoTags=["a@sha256:" + "0" * 64]), "a digest is no name"),
+        "names without end": (listed(RepoTags=[f"a:{number}" for number in range(1001)]), "at most 1000"),
+        "half a letter": (listed(Config="\ud800"), "is broken"),
+        "a number for a date": (docker_archive(GOOD, config=config_of([GOOD], created=1)), "created is not text"),
         "a layer that is a symlink to outside": (layer(
             entry("manifest.json", content=json.dumps([{"Config": "m.json", "Layers": ["0.tar"]}]).encode()),
             entry("m.json", content=config), entry("0.tar", SYMLINK, linkname="/etc/passwd")), "lacks the file"),
