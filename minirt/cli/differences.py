@@ -32,7 +32,6 @@ TITLES = {
 
 WINDOWS = "it exists on Windows only"
 TRUST = "image signatures of Docker's old content trust are not supported"
-LISTS = "images of one platform are made and pushed here"
 PLATFORM = "images of one platform are run: the machine's own"
 REALTIME = "control groups of version 2 have no share of real time"
 CHECKPOINT = "checkpoints need CRIU, which is a project of its own"
@@ -78,7 +77,6 @@ FLAGS: dict[str, dict[str, tuple[str, int, str]]] = {
     },
     "system prune": {"volumes": ("", 16, "")},
     "rm": {"link": ("l", 15, "")},
-    "push": {"platform": ("", 0, "an image is pushed as it is stored, of one platform")},
     "pull": {"disable-content-trust": ("", 0, TRUST)},
 }
 
@@ -96,10 +94,6 @@ COMMANDS: dict[str, tuple[int, str]] = {
     "exec": (17, ""),
     "export": (17, ""),
     "info": (20, ""),
-    "manifest annotate": (0, LISTS),
-    "manifest create": (0, LISTS),
-    "manifest push": (0, LISTS),
-    "manifest rm": (0, LISTS),
     "network": (15, ""),
     "node": (0, "there is no swarm"),
     "plugin": (0, "plugins are programs for Docker's own daemon"),

@@ -55,7 +55,11 @@ MODULES = {
     "push": "minirt.cli.registry",
     "login": "minirt.cli.registry",
     "logout": "minirt.cli.registry",
-    "manifest inspect": "minirt.cli.registry",
+    "manifest inspect": "minirt.cli.manifest",
+    "manifest create": "minirt.cli.manifest",
+    "manifest annotate": "minirt.cli.manifest",
+    "manifest push": "minirt.cli.manifest",
+    "manifest rm": "minirt.cli.manifest",
     "system check": "minirt.cli.check",
     "system df": "minirt.cli.system",
     "system prune": "minirt.cli.system",
@@ -109,7 +113,11 @@ GROUPS: dict[str, tuple[str, dict[str, str]]] = {
         "Manage what minirt keeps on the disk",
         {"check": "system check", "df": "system df", "events": "events", "prune": "system prune"},
     ),
-    "manifest": ("Look at the manifests of registries", {"inspect": "manifest inspect"}),
+    "manifest": (
+        "Look at manifests in registries, and make lists of them",
+        {"annotate": "manifest annotate", "create": "manifest create", "inspect": "manifest inspect",
+         "push": "manifest push", "rm": "manifest rm"},
+    ),
     "registry": (
         "Serve images to others",
         {"serve": "registry serve", "garbage-collect": "registry garbage-collect"},
@@ -360,7 +368,11 @@ def group_usage(group: str) -> str:
     known["system prune"] = "Remove unused data"
     known["image prune"] = "Remove unused images"
     known["container prune"] = "Remove all stopped containers"
+    known["manifest annotate"] = "Add additional information to a local image manifest"
+    known["manifest create"] = "Create a local manifest list for annotating and pushing to a registry"
     known["manifest inspect"] = "Display an image manifest, or manifest list"
+    known["manifest push"] = "Push a manifest list to a repository"
+    known["manifest rm"] = "Delete one or more manifest lists from local storage"
     known["registry serve"] = "Serve images to others, as a registry"
     known["registry garbage-collect"] = "Free what no image of the registry needs any more"
     shown = {member: name for member, name in members.items() if present(name)}

@@ -1,4 +1,4 @@
-"""`minirt pull`, `push`, `login`, `logout`, `manifest inspect`."""
+"""`minirt pull`, `push`, `login`, `logout`."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def push(options: Options) -> int:
     progress.line(f"The push refers to repository [{name.repository}]")
     registry = hosts.connect(name.domain)
     for each in names:
-        pushed = transfer.push_image(each, progress, registry)
+        pushed = transfer.push_image(each, progress, registry, options["platform"])
         _say(str(each) if options["quiet"] else pushed)
     return 0
 
@@ -108,19 +108,6 @@ def logout(options: Options) -> int:
     return 0
 
 
-def inspect_manifest(options: Options) -> int:
-    """`minirt manifest inspect`."""
-    _prepare()
-    from minirt import state
-    from minirt.images import reference
-    from minirt.registry import describe, hosts
-
-    name = reference.parse(options.arguments[-1])
-    registry = hosts.connect(name.domain, allow_insecure=options["insecure"])
-    _say(state.dumps(describe.describe(registry, name, options["verbose"]), indent=4))
-    return 0
-
-
 PLATFORM = Option("platform", "string", "Set platform if server is multi-platform capable: OS/ARCHITECTURE",
                   check=platforms.parse, chapter=14)
 
@@ -138,6 +125,8 @@ COMMANDS = {
         "push", "[OPTIONS] NAME[:TAG]", "Upload an image to a registry",
         (
             Option("all-tags", help="Push all tags of an image to the repository", short="a", chapter=14),
+            Option("platform", "string", "Push the image for one platform: OS/ARCHITECTURE", check=platforms.parse,
+                   chapter=14),
             Option("quiet", help="Suppress verbose output", short="q"),
         ),
         action=push, minimum=1, maximum=1, aliases=("image push", "push"),
@@ -150,14 +139,6 @@ COMMANDS = {
             Option("password-stdin", help="Take the Password from stdin", chapter=14),
         ),
         action=login, maximum=1,
-    ),
-    "manifest inspect": Command(
-        "manifest inspect", "[OPTIONS] MANIFEST", "Display an image manifest, or manifest list",
-        (
-            Option("insecure", help="Allow communication with an insecure registry", chapter=14),
-            Option("verbose", help="Output additional info including layers and platform", short="v", chapter=14),
-        ),
-        action=inspect_manifest, minimum=1, maximum=1,
     ),
     "logout": Command(
         "logout", "[SERVER]", "Log out from a registry", action=logout, maximum=1,

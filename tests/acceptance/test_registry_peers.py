@@ -97,3 +97,26 @@ def test_all_layers_of_a_sibling_are_mounted(registry: str, tmp_path: Path) -> N
     done = subprocess.run([sys.executable, "-m", "minirt", "push", f"{registry}/two:1"], capture_output=True, text=True,
                           check=True)
     assert "Mounted from one" in done.stderr
+
+
+@pytest.mark.skipif(not shutil.which("docker"), reason="the docker command is not installed")
+def test_a_manifest_list_is_the_docker_commands_to_the_byte(registry: str, tmp_path: Path,
+                                                           monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
+    archive = images.busybox(tmp_path / "busybox.tar")
+    for form, tag in (("oci", "one"), ("v2s2", "two")):
+        run("skopeo", "copy", "-q", "--format", form, "--dest-tls-verify=false", f"docker-archive:{archive}",
+            f"docker://{registry}/box:{tag}")
+    docker = ("docker", "manifest")
+    ours = (sys.executable, "-m", "minirt", "manifest")
+    for parts in (("one",), ("one", "two"), ("two",)):
+        said = []
+        for maker, finisher in ((docker, docker), (ours, ours), (docker, ours), (ours, docker)):
+            run(*maker, "create", "--insecure", f"{registry}/list", *(f"{registry}/box:{each}" for each in parts))
+            run(*maker, "annotate", f"{registry}/list", f"{registry}/box:{parts[-1]}", "--variant", "v2",
+                "--os-features", "a,b")
+            shown = run(*finisher, "inspect", "-v", f"{registry}/list")
+            pushed = run(*finisher, "push", "--insecure", "--purge", f"{registry}/list")
+            raw = run("skopeo", "inspect", "--raw", "--tls-verify=false", f"docker://{registry}/list")
+            said.append((json.loads(shown), pushed, raw))
+        assert said[0] == said[1] == said[2] == said[3]

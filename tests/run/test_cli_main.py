@@ -51,7 +51,7 @@ def test_groups_lead_to_the_same_commands():
 
 def test_what_is_not_there_is_said():
     assert minirt("build", ".", status=1)[1] == "minirt: 'build' arrives with chapter 18, build\n"
-    assert "manifest create' is not supported: images of one platform" in minirt("manifest", "create", status=1)[1]
+    assert "search' is not supported: registries cannot be searched" in minirt("search", "x", status=1)[1]
     assert "\n  manifest  " not in minirt("help", "differences")[0]
     assert "unknown command: minirt nosuch" in minirt("nosuch", status=1)[1]
     assert "unknown flag: --nosuch" in minirt("--nosuch", status=125)[1]

@@ -296,6 +296,36 @@ def test_manifest_inspect_shows_what_the_registry_has(registry: played.Registry)
     assert "hub.docker.com" in minirt("search", "x", status=1)[1]
 
 
+def test_a_list_of_manifests_is_made_here_and_pushed(registry: played.Registry, docker_config: Path) -> None:
+    one, two = registry.add("one", "1", LOWER), registry.add("two", "1", UPPER, architecture="arm64")
+    whole, *parts = (f"{registry.host}/{name}" for name in ("list:1", "one:1", "two:1"))
+    assert minirt("manifest", "create", whole, *parts)[0] == f"Created manifest list {whole}\n"
+    assert len(list(docker_config.parent.glob("manifests/*/*"))) == 2
+    assert "no --amend flag" in minirt("manifest", "create", whole, *parts, status=1)[1]
+    minirt("manifest", "create", "--amend", whole, parts[0])
+    minirt("manifest", "annotate", "--variant", "v8", "--os-features", "a,b", "--os-version", "7", whole, parts[1])
+    assert "unsupported os/arch" in minirt("manifest", "annotate", "--arch", "toaster", whole, parts[0], status=1)[1]
+    assert "does not exist in" in minirt("manifest", "annotate", whole, whole, status=1)[1]
+    shown = json.loads(minirt("manifest", "inspect", whole)[0])
+    assert [each["digest"] for each in shown["manifests"]] == [one, two]
+    assert shown["manifests"][1]["platform"] == {"architecture": "arm64", "os": "linux", "os.version": "7",
+                                                 "os.features": ["a", "b"], "variant": "v8"}
+    *_, last = minirt("manifest", "push", "--purge", whole)[0].splitlines()
+    assert played.digest(registry.manifests["list", "1"][1]) == last and ("list", two) in registry.manifests
+    assert "is a manifest list" in minirt("manifest", "create", f"{whole}2", whole, status=1)[1]
+    minirt("pull", "-q", "--platform", "linux/arm64", whole)
+    assert "No such manifest" in minirt("manifest", "rm", whole, status=1)[1]
+    assert "No such manifest" in minirt("manifest", "push", whole, status=1)[1]
+
+
+def test_a_push_for_a_platform_that_the_image_is_not_made_for_is_refused(registry: played.Registry) -> None:
+    registry.add("tool", "1", LOWER)
+    name = f"{registry.host}/tool:1"
+    minirt("pull", "-q", name)
+    assert "(linux/arm64)" in minirt("push", "--platform", "linux/arm64", name, status=1)[1]
+    assert minirt("push", "-q", "--platform", "linux/amd64", name)[0] == f"{name}\n"
+
+
 def test_a_token_registry_is_used_with_what_login_kept() -> None:
     with played.Tokens("gitlab", {"ada": "geheim"}) as tokens, played.Registry(tokens) as registry:
         registry.add("group/tool", "1", LOWER)
