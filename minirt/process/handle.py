@@ -60,10 +60,8 @@ class Handle:
         """Let the process go on, and read its report to the end. Raises what it reports as failed."""
         if not self._ready:
             self.ready()
-        message = len(self.filter).to_bytes(4, "little") + self.filter
         try:
-            while message:
-                message = message[os.write(self._gate, message):]
+            state.write_all(self._gate, len(self.filter).to_bytes(4, "little") + self.filter)
         except BrokenPipeError:
             raise errors.MinirtError("the container's process was killed while it waited to start") from None
         os.close(self._gate)

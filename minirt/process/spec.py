@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-    Spec = dict[str, Any]
-
 NAMESPACES = ("pid", "uts", "mount", "ipc", "network", "cgroup")
 
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -46,7 +44,7 @@ MOUNTS: tuple[dict[str, Any], ...] = (
 )
 
 
-def default(args: Sequence[str], root: str, hostname: str = "minirt") -> Spec:
+def default(args: Sequence[str], root: str, hostname: str = "minirt") -> dict[str, Any]:
     """The specification of a process that runs `args` in the directory `root`, with Docker's mounts and masks."""
     from minirt.namespaces import mnt  # not for those who only want a filter: the command of a `run`
 
