@@ -15,6 +15,7 @@ import hashlib
 import html
 import json
 import os
+import socket
 import threading
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -44,7 +45,7 @@ code, pre {{ background: #eee; padding: .1rem .3rem }} .done {{ color: #070 }}</
 {people}
 <h2>Images</h2>
 <p>Once, so that your machine speaks to this one without TLS, in <code>/etc/minirt/config.json</code>
-(for Docker: <code>/etc/docker/daemon.json</code>):</p>
+(without root: <code>~/.config/minirt/config.json</code>; for Docker: <code>/etc/docker/daemon.json</code>):</p>
 <pre>{{"insecure-registries": ["{host}"]}}</pre>
 {images}
 </body></html>
@@ -65,7 +66,8 @@ def progress(workspace: Workspace) -> dict[str, list[str]]:
 
 def join(address: str, name: str, workspace: Workspace) -> str:
     """Tell the classroom at `address` who is how far. Returns the sentence for the participant; raises nothing."""
-    who = name or getpass.getuser()
+    who = name or os.environ.get("SUDO_USER") or getpass.getuser()
+    other = "; others may be root too: --as NAME" if who == "root" and not name else ""
     message = json.dumps({"name": who, "solved": progress(workspace)}).encode()
     import urllib.request
 
@@ -74,7 +76,7 @@ def join(address: str, name: str, workspace: Workspace) -> str:
         request = urllib.request.Request(f"{target.rstrip('/')}/join", message, method="PUT")
         # No proxy: the classroom is in this room.
         with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=SECONDS):
-            return f"The classroom knows it, as {who}."
+            return f"The classroom knows it, as {who}{other}."
     except (OSError, ValueError) as error:
         reason = str(getattr(error, "reason", error))
     except Exception as error:  # whatever it is that answers there: it must not spoil a check
@@ -232,6 +234,19 @@ def _blob(repository: Repository, name: str, pieces: Iterable[bytes]) -> None:
         upload.finish(name)
 
 
+def _reachable(host: str) -> str:
+    """How others name this machine, where it listens at `host`: at every address ("", 0.0.0.0), the one by which it
+    would go out."""
+    if host not in ("", "0.0.0.0"):
+        return host
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as way:
+        try:
+            way.connect(("192.0.2.1", 9))  # an address of nobody's (RFC 5737), to which nothing is sent: connect(2)
+        except OSError:
+            return "THIS-MACHINE"
+        return str(way.getsockname()[0])
+
+
 def serve(address: str, root: Path | None, images: list[Path]) -> int:
     """Be the classroom until Ctrl-C. `address`: HOST:PORT. Raises WorkshopError where that cannot be."""
     try:
@@ -254,16 +269,15 @@ def serve(address: str, root: Path | None, images: list[Path]) -> int:
         listener = transport.Listener((host.strip("[]") or "0.0.0.0", int(port)), storage, settings)
     except (MinirtError, OSError, OverflowError) as error:
         raise WorkshopError(f"the classroom cannot open: {error}.") from None
-    shown = f"{host or '0.0.0.0'}:{listener.address[1]}"
-    there = shown.replace("0.0.0.0", "THIS-MACHINE")
-    print(f"The classroom is open: http://{shown}/")
+    there = f"{_reachable(host)}:{listener.address[1]}"
+    print(f"The classroom is open: http://{there}/")
     if host.startswith("127."):
         print("Only this machine reaches it; for a room: --addr ADDRESS-OF-THIS-MACHINE:5000")
     for name in offered:
         print(f"  offers  {name}")
     print(f"""\
 Whoever wants their progress on the page:  python -m chapters check --join http://{there}
-So that their machines pull and push here without TLS, /etc/minirt/config.json says:
+So that their machines pull and push here without TLS, their /etc/minirt/config.json says:
   {{"insecure-registries": ["{there}"]}}
 Everybody who reaches this address may push. Ctrl-C closes it.""", flush=True)
     transport.serve(listener)

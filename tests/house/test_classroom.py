@@ -80,6 +80,29 @@ def test_a_check_shows_on_the_page_what_is_solved(room: str, tmp_path: Path, mon
     assert f"{CHAPTER.title}: 0 of {len(FUNCTIONS)}" in page(room)
 
 
+def test_whoever_is_root_hears_that_others_may_be_too(room: str, tmp_path: Path, monkeypatch, capsys) -> None:
+    """A whole workshop works as root; behind sudo stands a name."""
+    Workspace(tmp_path / "mine").start(CHAPTER)
+    for user, said in (("", "as root; others may be root too: --as NAME."), ("ada", "as ada.")):
+        monkeypatch.setenv("SUDO_USER", user)
+        monkeypatch.setattr("getpass.getuser", lambda: "root")
+        assert check(monkeypatch, tmp_path / "mine", "--join", room) == 0
+        assert said in capsys.readouterr().out
+
+
+def test_a_teacher_s_machine_tells_how_it_is_reached(monkeypatch) -> None:
+    """At every address: the one that others see; without a network, words to replace."""
+    from chapters import classroom
+
+    assert classroom._reachable("192.168.1.5") == "192.168.1.5"
+    assert classroom._reachable("0.0.0.0") == "THIS-MACHINE"  # the cage has no way out
+    for words in ("link add out type veth peer name in", "link set in up", "addr add 10.7.0.3/24 dev out",
+                  "link set out up", "route add default via 10.7.0.1"):
+        subprocess.run(["ip", *words.split()], check=True)
+    assert classroom._reachable("") == "10.7.0.3"
+    subprocess.run(["ip", "link", "del", "out"], check=True)
+
+
 def test_nothing_else_is_sent(room: str, tmp_path: Path, monkeypatch) -> None:
     """The name and the functions: no path, no code, no machine."""
     Workspace(tmp_path / "mine").start(CHAPTER)
