@@ -271,7 +271,7 @@ def _oci_image(archive: Archive, content: bytes) -> Image:
     layers = []
     for descriptor, diff_id in zip(descriptors, diff_ids, strict=True):
         place = archive.place(_blob_name(descriptor["digest"]))
-        if place[2] != descriptor["size"]:
+        if place[2] != _number(descriptor["size"]):
             raise BadInputError(f"the layer {descriptor['digest']} is {place[2]} bytes long, "
                                 f"but the manifest says {descriptor['size']}")
         layers.append(LayerFile(place, descriptor["digest"], diff_id))
@@ -282,7 +282,8 @@ def _oci_image(archive: Archive, content: bytes) -> Image:
 
 def _blob(archive: Archive, descriptor: dict[str, Any]) -> bytes:
     """The document behind a descriptor, checked against its digest."""
-    return blobs.verify(archive.read(_blob_name(_text(descriptor["digest"]))), descriptor)
+    content = archive.read(_blob_name(_text(descriptor["digest"])))
+    return blobs.verify(content, {**descriptor, "size": _number(descriptor["size"])})
 
 
 def _blob_name(digest: str) -> str:
@@ -337,6 +338,12 @@ def _list(value: Any) -> list[Any]:
         raise TypeError
     if len(value) > _MOST_ENTRIES:
         raise BadInputError(f"a list in the archive has {len(value)} entries: at most {_MOST_ENTRIES} are taken")
+    return value
+
+
+def _number(value: Any) -> int:
+    if not isinstance(value, int):
+        raise TypeError
     return value
 
 

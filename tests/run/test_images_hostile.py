@@ -187,6 +187,8 @@ def outer() -> dict[str, tuple[bytes, str]]:
         "no manifest": (changed(good, manifest, None), "lacks the file"),
         "no index": (changed(good, "index.json", None), "holds no image"),
         "an empty index": (changed(good, "index.json", b'{"manifests": []}'), "list is empty"),
+        "a size that is text": (
+            changed(good, "index.json", good["index.json"].replace(b'"size": ', b'"size": "\\n", "x": ')), "form of"),
         "an index that is a list": (changed(good, "index.json", b"[]"), "form of an image"),
         "an index that is no JSON": (changed(good, "index.json", b"{"), "broken"),
         "an index nested without end": (changed(good, "index.json", b"[" * 100_000), "broken"),
