@@ -75,7 +75,7 @@ def type_name(value: Any) -> str:
 
 def shown(value: Any) -> str:
     """A value as `print` writes it: `true`, `[a b]`, `map[k:v]`, `<nil>`, `<no value>`."""
-    return value if isinstance(value, str) else _verb(value, "v", "", -1)
+    return value if isinstance(value, str) else _verb(value, "v", _Form())
 
 
 def line(values: Sequence[Any]) -> str:
@@ -93,153 +93,212 @@ def together(values: Sequence[Any]) -> str:
     return "".join(parts)
 
 
-def printf(form: str, values: Sequence[Any]) -> str:
-    """What `printf` gives: `form` with its verbs (`%s`, `%-10v`, `%[2]*.3d`) replaced by `values`."""
-    parts: list[str] = []
-    position, number, reordered = 0, 0, False  # of the next value
+# -- printf ------------------------------------------------------------------------------------------------------
 
-    def star(text: str) -> str:
-        """A width or precision: digits, or `*` for the next value."""
-        nonlocal position, number, reordered
-        position, number, reordered = _index(form, position, number, reordered)
-        if form[position:position + 1] == "*":
-            position += 1
-            number += 1
-            value: Any = values[number - 1] if number <= len(values) else None
-            return str(value) if type_name(value) == "int" and abs(value) <= LIMIT else "bad"
-        start = position
-        while form[position:position + 1].isdigit():
-            position += 1
-        return text if start == position else form[start:position] if int(form[start:position]) <= LIMIT else "bad"
+class _Form:
+    """How one verb wants it: flags, and width and precision, -1 for none."""
 
-    while position < len(form):
-        percent = form.find("%", position)
-        parts.append(form[position:percent] if percent >= 0 else form[position:])
-        if percent < 0:
-            break
-        position = percent + 1
-        while form[position:position + 1] in ("+", "-", "#", "0", " "):
-            position += 1
-        flags = form[percent + 1:position]
-        width, precision = star(""), "-1"
-        if form[position:position + 1] == ".":
-            position += 1
-            precision = star("0")
-        position, number, reordered = _index(form, position, number, reordered)
-        verb = form[position:position + 1]
-        position += 1
-        if width == "bad" or precision == "bad":
-            parts.append("%!(BADWIDTH)" if width == "bad" else "%!(BADPREC)")
+    __slots__ = ("flags", "precision", "width")
+
+    def __init__(self, flags: str = "") -> None:
+        self.flags, self.width, self.precision = flags, -1, -1
+
+    def padded(self, text: str, fill: str = "") -> str:
+        """A text in its width, filled with spaces or, where the flags say so and not `fill`, with zeros."""
+        if "-" in self.flags:
+            return text.ljust(self.width)
+        return text.rjust(self.width, fill or ("0" if "0" in self.flags else " "))
+
+
+class _Printf:
+    """One call of `printf`: how far its text is read, and which value is next."""
+
+    def __init__(self, text: str, values: Sequence[Any]) -> None:
+        self.text, self.values = text, values
+        self.at, self.number = 0, 0
+        self.indexed = self.reordered = self.good = False
+
+    def run(self) -> str:
+        """The whole text."""
+        parts = []
+        while (percent := self.text.find("%", self.at)) >= 0:
+            parts.append(self.text[self.at:percent])
+            self.at = percent + 1
+            parts.append(self.one())
+        parts.append(self.text[self.at:])
+        if not self.reordered and self.number < len(self.values):
+            extra = ("<nil>" if value is None else f"{type_name(value)}={shown(value)}"
+                     for value in self.values[self.number:])
+            parts.append(f"%!(EXTRA {', '.join(extra)})")
+        return "".join(parts)
+
+    def one(self) -> str:
+        """What stands for one verb, whose percent sign is behind us."""
+        start, self.good = self.at, True
+        while self.text[self.at:self.at + 1] in ("+", "-", "#", "0", " "):
+            self.at += 1
+        form, wrong = _Form(self.text[start:self.at]), ""
+        self.index()
+        width = self.size(form)
+        if width is None:
+            wrong = "%!(BADWIDTH)"
+        form.width = -1 if width is None else width
+        if self.text[self.at:self.at + 1] == ".":
+            self.at += 1
+            self.good = self.good and not self.indexed  # an index belongs before the star or the verb
+            self.index()
+            precision = self.size(None)
+            if precision is None:
+                wrong += "%!(BADPREC)"
+            form.precision = -1 if precision is None else max(0, precision)
+        if not self.indexed:
+            self.index()
+        self.indexed = False
+        verb = self.text[self.at:self.at + 1]
+        self.at += 1
         if not verb:
-            parts.append("%!(NOVERB)")
-        elif verb == "%":
-            parts.append("%")
-        elif not 0 <= number < len(values):
-            parts.append(f"%!{verb}({'BADINDEX' if reordered else 'MISSING'})")
-        else:
-            number += 1
-            flags += "-" if width.startswith("-") else ""
-            text = _verb(values[number - 1], verb, flags, int(precision) if precision != "bad" else -1)
-            parts.append(_padded(text, flags, int(width.lstrip("-") or 0) if width != "bad" else 0))
-    if not reordered and number < len(values):
-        extra = ", ".join("<nil>" if value is None else f"{type_name(value)}={shown(value)}"
-                          for value in values[number:])
-        parts.append(f"%!(EXTRA {extra})")
-    return "".join(parts)
+            return wrong + "%!(NOVERB)"
+        if verb == "%":
+            return wrong + "%"
+        if not self.good:
+            return f"{wrong}%!{verb}(BADINDEX)"
+        if self.number >= len(self.values):
+            return f"{wrong}%!{verb}(MISSING)"
+        self.number += 1
+        return wrong + _verb(self.values[self.number - 1], verb, form)
+
+    def index(self) -> None:
+        """Takes an explicit index, `[2]`: the number of the value that is meant."""
+        close = self.text.find("]", self.at) if self.text[self.at:self.at + 1] == "[" else -1
+        self.indexed = close >= 0
+        if self.indexed:
+            inside = self.text[self.at + 1:close]
+            self.reordered, self.at = True, close + 1
+            number = int(inside) if inside.isascii() and inside.isdigit() else 0
+            if 1 <= number <= len(self.values):
+                self.number = number - 1
+            else:
+                self.good = False
+
+    def size(self, of_width: _Form | None) -> int | None:
+        """A width or a precision: digits, `*` for the next value, or -1 for none; None for one that cannot be. A
+        negative width means the left."""
+        if self.text[self.at:self.at + 1] == "*":
+            self.at += 1
+            self.indexed = False
+            value: Any = self.values[self.number] if self.number < len(self.values) else None
+            self.number += self.number < len(self.values)
+            if type_name(value) != "int" or abs(value) > LIMIT or (value < 0 and of_width is None):
+                return None
+            if of_width is not None and value < 0:
+                of_width.flags += "-"
+            return int(abs(value))
+        start = self.at
+        while self.text[self.at:self.at + 1] in tuple("0123456789"):
+            self.at += 1
+        if start < self.at and self.indexed:
+            self.good = False
+        number = int(self.text[start:self.at] or -1)
+        return number if number <= LIMIT else None
 
 
-def _index(form: str, position: int, number: int, reordered: bool) -> tuple[int, int, bool]:
-    """After an explicit index, `[2]`: where it ends, and which value it means; else all as it was."""
-    close = form.find("]", position) if form[position:position + 1] == "[" else -1
-    if close < 0:
-        return position, number, reordered
-    inside = form[position + 1:close]
-    return close + 1, int(inside) - 1 if inside.isascii() and inside.isdigit() else -1, True
+def printf(text: str, values: Sequence[Any]) -> str:
+    """What `printf` gives: `text` with its verbs (`%s`, `%-10v`, `%[2]*.3d`) replaced by `values`."""
+    return _Printf(text, values).run()
 
 
-def _padded(text: str, flags: str, width: int) -> str:
-    if "-" in flags:
-        return text.ljust(width)
-    if "0" in flags:
-        sign = text[:1] if text[:1] in ("+", "-") else ""
-        return sign + text[len(sign):].rjust(width - len(sign), "0")
-    return text.rjust(width)
-
-
-def _verb(value: Any, verb: str, flags: str, precision: int) -> str:
-    """One value under one verb, without its width."""
-    if verb == "T":
-        return type_name(value)
+def _verb(value: Any, verb: str, form: _Form) -> str:
+    """One value under one verb. Width and precision are those of each item of a list, a map and a struct."""
+    if verb == "T" and value is not None:
+        return form.padded(_cut(type_name(value), form))
     if isinstance(value, (list, tuple)):
-        return "[" + " ".join(_verb(item, verb, flags, precision) for item in value) + "]"
+        return "[" + " ".join(_verb(item, verb, form) for item in value) + "]"
     if isinstance(value, Struct):
-        return "{" + " ".join((f"{name}:" if "+" in flags else "") + _verb(item, verb, flags, precision)
+        names = "+" in form.flags and verb == "v"
+        return "{" + " ".join((f"{name}:" if names else "") + _verb(item, verb, form)
                               for name, item in value.printed()) + "}"
     if isinstance(value, dict):
-        return "map[" + " ".join(f"{_verb(key, verb, flags, precision)}:{_verb(value[key], verb, flags, precision)}"
+        return "map[" + " ".join(f"{_verb(key, verb, form)}:{_verb(value[key], verb, form)}"
                                  for key in sorted(value)) + "]"
     for kind, write in _WRITERS:
         if isinstance(value, kind):
-            text = write(value, verb, flags, precision)
-            return f"%!{verb}({type_name(value)}={shown(value)})" if text is None else text
-    if verb == "v":
-        return "<nil>" if value is None else str(value)
+            text = write(value, verb, form)
+            return f"%!{verb}({type_name(value)}={_verb(value, 'v', form)})" if text is None else text
+    if verb in "vT":
+        return form.padded("<nil>" if value is None else str(value))
     return f"%!{verb}(<nil>)"
 
 
-def _truth(value: bool, verb: str, flags: str, precision: int) -> str | None:
-    return ("true" if value else "false") if verb in "tv" else None
+def _cut(text: str, form: _Form) -> str:
+    return text if form.precision < 0 else text[:form.precision]
 
 
-def _text(value: str, verb: str, flags: str, precision: int) -> str | None:
-    value = value if precision < 0 else value[:precision]
-    if verb in "sv":
-        return quoted(value) if "#" in flags and verb == "v" else value
-    if verb == "q":
-        return f"`{value}`" if "#" in flags and "`" not in value else quoted(value, ascii_only="+" in flags)
+def _truth(value: bool, verb: str, form: _Form) -> str | None:
+    return form.padded("true" if value else "false") if verb in "tv" else None
+
+
+def _text(value: str, verb: str, form: _Form) -> str | None:
     if verb in "xX":
-        data = value.encode("utf-8", "surrogateescape")
-        digits = ("0x" if "#" in flags and data else "") + (data.hex(" ") if " " in flags else data.hex())
-        return digits.upper() if verb == "X" else digits
-    return None
+        data = value.encode("utf-8", "surrogateescape")[:form.precision if form.precision >= 0 else None]
+        digits = ("0x" if "#" in form.flags and data else "") + (data.hex(" ") if " " in form.flags else data.hex())
+        return form.padded(digits.upper() if verb == "X" else digits)
+    value = _cut(value, form)
+    if verb == "q" or (verb == "v" and "#" in form.flags):
+        is_raw = "#" in form.flags and verb == "q" and "`" not in value
+        return form.padded(f"`{value}`" if is_raw else quoted(value, ascii_only="+" in form.flags))
+    return form.padded(value) if verb in "sv" else None
 
 
-def _whole(value: int, verb: str, flags: str, precision: int) -> str | None:
-    if verb in "cqU":
-        if verb == "U":
-            return f"U+{value:04X}"
+def _whole(value: int, verb: str, form: _Form) -> str | None:
+    flags = form.flags
+    if verb == "U":
+        return form.padded(f"U+{value:04X}", " ")
+    if verb in "cq":
         letter = chr(value) if 0 <= value < 0x110000 else "\ufffd"
-        return letter if verb == "c" else "'" + quoted(letter)[1:-1].replace('\\"', '"').replace("'", "\\'") + "'"
+        inside = quoted(letter, ascii_only="+" in flags)[1:-1].replace('\\"', '"').replace("'", "\\'")
+        return form.padded(letter if verb == "c" else f"'{inside}'")
     if verb not in "vdboOxX":
         return None
-    digits = format(abs(value), {"v": "d", "O": "o"}.get(verb, verb)).rjust(precision, "0")
-    if "#" in flags or verb == "O":
+    sign = "-" if value < 0 else "+" if "+" in flags else " " if " " in flags else ""
+    least = form.precision
+    if least < 0 and "0" in flags and "-" not in flags:
+        least = form.width - len(sign)
+    digits = format(abs(value), {"v": "d", "O": "o"}.get(verb, verb)).rjust(least, "0")
+    if value == 0 and form.precision == 0:
+        digits = ""
+    elif "#" in flags or verb == "O":
         digits = {"x": "0x", "X": "0X", "b": "0b", "o": "0", "O": "0o"}.get(verb, "") + digits
-    return ("-" if value < 0 else "+" if "+" in flags else " " if " " in flags else "") + digits
+    return form.padded(sign + digits, " ")
 
 
-def _real(value: float, verb: str, flags: str, precision: int) -> str | None:
+def _real(value: float, verb: str, form: _Form) -> str | None:
     if verb not in "veEfFgG":
         return None
-    sign = "" if value < 0 else "+" if "+" in flags else " " if " " in flags else ""
-    if value != value or value in (float("inf"), float("-inf")):
-        return sign + {"inf": "+Inf", "-inf": "-Inf", "nan": "NaN"}[repr(value)].removeprefix(sign and "+")
+    text = _unsigned(abs(value), verb, form.precision)
+    sign = "-" if value < 0 else "+" if "+" in form.flags else " " if " " in form.flags else ""
+    if "0" in form.flags and "-" not in form.flags:
+        text = text.rjust(form.width - len(sign), "0")
+    return form.padded(sign + text, " ")
+
+
+def _unsigned(value: float, verb: str, precision: int) -> str:
+    if value != value or value == float("inf"):
+        return "NaN" if value != value else "+Inf"
     if verb in "eEfF":
-        return sign + format(value, f".{6 if precision < 0 else precision}{verb}")
+        return format(value, f".{6 if precision < 0 else precision}{verb}")
     if precision >= 0:
-        return sign + format(value, f".{precision}{'G' if verb == 'G' else 'g'}")
+        return format(value, f".{precision}{'G' if verb == 'G' else 'g'}")
     mantissa, exponent = "0", "+00"
     for digits in range(17):  # the shortest that read back the same
         mantissa, _, exponent = f"{value:.{digits}e}".partition("e")
         if float(f"{mantissa}e{exponent}") == value:
             break
     if not -4 <= int(exponent) < LARGE:
-        return sign + f"{mantissa}{'E' if verb == 'G' else 'e'}{exponent}"
-    decimals = len(mantissa.lstrip("-").replace(".", "")) - 1 - int(exponent)
-    return sign + format(value, f".{max(0, decimals)}f")
+        return f"{mantissa}{'E' if verb == 'G' else 'e'}{exponent}"
+    return format(value, f".{max(0, len(mantissa.replace('.', '')) - 1 - int(exponent))}f")
 
 
-_WRITERS: tuple[tuple[type, Callable[[Any, str, str, int], str | None]], ...] = (
+_WRITERS: tuple[tuple[type, Callable[[Any, str, _Form], str | None]], ...] = (
     (bool, _truth), (str, _text), (int, _whole), (float, _real))
 
 

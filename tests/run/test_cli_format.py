@@ -74,8 +74,9 @@ PIECES = (
 
 FUNCTIONS = ("printf", "print", "index", "len", "slice", "join", "split", "upper", "title", "pad", "truncate", "json",
              "eq", "lt", "and", "or", "not", "html", "js", "urlquery", "call")
-VALUES = (".Name", ".Config.Env", ".Config.Labels", ".State", ".State.Pid", ".Nosuch", ".", "$", "nil", "1", "-2", "1.5",
-          "true", '"a"', ".HostConfig.CapAdd", ".State.Health", ".Mounts", '"%5d|%*s"', "(len .Name)")
+VALUES = (
+    ".Name", ".Config.Env", ".Config.Labels", ".State", ".State.Pid", ".Nosuch", ".", "$", "nil", "1", "-2", "1.5",
+    "true", '"a"', ".HostConfig.CapAdd", ".State.Health", ".Mounts", '"%5d|%*s"', "(len .Name)")
 
 
 @given(st.sampled_from(FUNCTIONS), st.lists(st.sampled_from(VALUES), max_size=4))
