@@ -135,8 +135,7 @@ def set_limits(limits: Sequence[dict[str, Any]]) -> None:
         try:
             resource.setrlimit(getattr(resource, limit["type"]), (soft, hard))
         except (ValueError, OSError) as error:
-            meant = ":".join("unlimited" if value == -1 else str(value) for value in (soft, hard))
-            raise MinirtError(f"cannot set {limit['type']} to {meant}: {error}") from None
+            raise MinirtError(f"cannot set {limit['type']} to {soft}:{hard}: {error}") from None
 
 
 def reset_signals() -> None:
@@ -155,9 +154,8 @@ def working_directory(root: int, path: str, make: bool = True) -> int:
     MinirtError where it cannot be had: Docker's exit code 126 where it had to be there.
     """
     try:
-        if make:
-            return paths.make_directories(root, path)
-        return paths.open_in_root(root, path, os.O_PATH | os.O_DIRECTORY)
+        return (paths.make_directories(root, path) if make else
+                paths.open_in_root(root, path, os.O_PATH | os.O_DIRECTORY))
     except OSError as error:
         sentence = f"cannot begin in the working directory {path}: {(error.strerror or '').lower()}"
         raise (MinirtError if make else CannotInvokeError)(sentence) from None
