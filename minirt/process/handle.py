@@ -178,9 +178,7 @@ def pass_gate() -> bytes | None:
     """In the child: say that the walls stand, and wait until the parent opens the gate. Return the system call filter
     that comes with it, empty when there is none, or None when the parent died instead."""
     os.write(REPORT, b'{"ready": 1}\n')
-    message = b""
-    while part := os.read(GATE, 1 << 16):
-        message += part
+    message = b"".join(iter(lambda: os.read(GATE, 1 << 16), b""))  # to the end of the pipe
     os.close(GATE)
     whole = len(message) >= 4 and len(message) == 4 + int.from_bytes(message[:4], "little")
     return message[4:] if whole else None
