@@ -92,6 +92,19 @@ def choose__adds_before_it_drops(add: Sequence[str] = (), drop: Sequence[str] = 
     return names_of(bits)
 
 
+def choose__believes_every_word(add: Sequence[str] = (), drop: Sequence[str] = ()) -> list[str]:
+    """there is no CHWON"""
+    available(add)
+    added, dropped = [{name.upper().removeprefix("CAP_") for name in words} for words in (add, drop)]
+    if "ALL" in added:
+        chosen = set(everything()) - dropped
+    elif "ALL" in dropped:
+        chosen = added
+    else:
+        chosen = set(DEFAULT) - dropped | added
+    return [name for name in NAMES if name in chosen]
+
+
 def choose__all_means_all(add: Sequence[str] = (), drop: Sequence[str] = ()) -> list[str]:
     """everything without what is dropped"""
     available(add)
@@ -143,6 +156,13 @@ def limit__drops_what_is_to_stay(keep: int) -> None:
 def limit__of_the_old_kernels(keep: int) -> None:
     """still in the bounding set"""
     for place in range(32):
+        if not keep >> place & 1:
+            syscalls.call("prctl", PR_CAPBSET_DROP, place, 0, 0, 0)
+
+
+def limit__by_the_table(keep: int) -> None:
+    """those that the table does not name are powers, too"""
+    for place in range(len(NAMES)):
         if not keep >> place & 1:
             syscalls.call("prctl", PR_CAPBSET_DROP, place, 0, 0, 0)
 

@@ -149,6 +149,19 @@ def test_all_is_a_word_and_not_a_name() -> None:
 
 
 @pytest.mark.exercise("minirt.capabilities.choose")
+@pytest.mark.parametrize("add, drop", [([], ["CHWON"]), (["ALL"], ["CHWON"]), (["CHWON"], []), (["CHWON"], ["ALL"])])
+def test_a_name_that_is_none_is_no_wish(add: list[str], drop: list[str]) -> None:
+    try:
+        chosen = capabilities.choose(add, drop)
+    except MinirtError:
+        return
+    pytest.fail(
+        f"--cap-add {add} --cap-drop {drop} was answered with {len(chosen)} capabilities: there is no CHWON, and who "
+        "wrote it believes now that CHOWN is gone. `mask` raises MinirtError for it, also for a name in `drop`"
+    )
+
+
+@pytest.mark.exercise("minirt.capabilities.choose")
 def test_nobody_can_give_what_he_has_not(inside: Callable[..., Any]) -> None:
     def with_less() -> tuple[list[str], str]:
         drop(23)
@@ -191,6 +204,26 @@ def test_the_bounding_set_is_cut_down(inside: Callable[..., Any]) -> None:
         assert not still, f"still in the bounding set: {', '.join(sorted(still, reverse=True))}; go through all known()"
         assert {name: after[name] for name in ("Prm", "Eff", "Inh")} == {
             name: before[name] for name in ("Prm", "Eff", "Inh")}, "limit() changes the bounding set and no other"
+
+
+@pytest.mark.exercise("minirt.capabilities.limit")
+def test_a_newer_kernels_capabilities_are_dropped_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    newer = len(capabilities.NAMES) + 3
+    dropped: list[int] = []
+
+    def as_if_newer(name: str, option: int, place: int, *_: int) -> int:
+        if name == "prctl" and place >= newer:
+            raise OSError(22, "no such capability")
+        if option == capabilities.PR_CAPBSET_DROP:
+            dropped.append(place)
+        return 1
+
+    monkeypatch.setattr(capabilities.syscalls, "call", as_if_newer)
+    capabilities.limit(1)
+    assert sorted(dropped) == list(range(1, newer)), (
+        f"a kernel that has {newer} capabilities was asked to drop all but the first, and {len(dropped)} were dropped: "
+        "those that the table does not name are powers, too; known() tells which ones the kernel has"
+    )
 
 
 @pytest.mark.exercise("minirt.capabilities.limit")
