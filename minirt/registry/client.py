@@ -274,11 +274,8 @@ class Registry:
 
     def put_manifest(self, repository: str, reference: str, manifest: Manifest) -> None:
         """end-7: all blobs are there, this is the image. Raises RegistryError."""
-        answer = self.request("PUT", f"/v2/{repository}/manifests/{reference}", pushing(repository),
-                              manifest.content, {"Content-Type": manifest.media_type})
-        got = answer.headers.get("Docker-Content-Digest", manifest.digest)
-        if got != manifest.digest:
-            raise BadInputError(f"{self.base} took the manifest {manifest.digest} for {got}")
+        self.request("PUT", f"/v2/{repository}/manifests/{reference}", pushing(repository), manifest.content,
+                     {"Content-Type": manifest.media_type})
 
 
 def pulling(repository: str) -> str:
