@@ -19,7 +19,7 @@ from minirt.errors import MinirtError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     # What is called, and the types of its arguments: "string", "int", "[]string", "any"; with "..." before the last
@@ -122,9 +122,14 @@ def less(first: Any, other: Any) -> bool:
     return bool(first < other)
 
 
+def _said(values: Sequence[Any]) -> str:
+    """What `print` gives; but what is not there is called so."""
+    return together([verbs.NOTHING if value is None else value for value in values])
+
+
 def html(*values: Any) -> str:
     """The text of its arguments, safe within HTML."""
-    text = together(values)
+    text = _said(values)
     for letter, name in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ('"', "&#34;"), ("'", "&#39;")):
         text = text.replace(letter, name)
     return text
@@ -134,14 +139,14 @@ def js(*values: Any) -> str:
     """The text of its arguments, safe within a string of JavaScript."""
     return "".join(f"\\{letter}" if letter in "\\'\"" else
                    f"\\u{ord(letter):04X}" if letter in "<>&=" or not letter.isprintable() else letter
-                   for letter in together(values))
+                   for letter in _said(values))
 
 
 def urlquery(*values: Any) -> str:
     """The text of its arguments, safe within the query of a URL."""
     kept = b"-_.~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
     return "".join(chr(each) if each in kept else "+" if each == 32 else f"%{each:02X}"
-                   for each in _bytes(together(values)))
+                   for each in _bytes(_said(values)))
 
 
 def _call(value: Any, *_: Any) -> Any:

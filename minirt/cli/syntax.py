@@ -89,51 +89,61 @@ def _inside(text: str, at: int) -> Iterator[Token]:
     """The tokens of one action, with its `}}`, or with an error as the last."""
     depth = 0
     while True:
-        begin, (end, _) = at, _right(text, at)
-        letter = text[at:at + 1]
-        if end > at:
-            yield Token("error", "unclosed left paren", at) if depth else Token("}}", text[at:end], at)
+        token = _token(text, at)
+        if token.kind == "char":
+            depth += {"(": 1, ")": -1}.get(token.text, 0)
+        if depth < 0:
+            token = Token("error", "unexpected right paren", at)
+        elif depth and token.kind == "}}":
+            token = Token("error", "unclosed left paren", at)
+        yield token
+        if token.kind in ("}}", "error"):
             return
-        at += 1
-        if not letter:
-            yield Token("error", "unclosed action", begin)
-            return
-        if letter in SPACE:
-            while text[at:at + 1] in _SPACES and _right(text, at)[0] == at:
-                at += 1
-            yield Token("space", text[begin:at], begin)
-        elif letter in "\"`'":
-            while (here := text[at:at + 1]) != letter:
-                if not here or (here == "\n" and letter != "`"):
-                    what = {'"': "quoted string", "`": "raw quoted string", "'": "character constant"}[letter]
-                    yield Token("error", f"unterminated {what}", begin)
-                    return
-                at += 2 if here == "\\" and letter != "`" else 1
-            at += 1
-            yield Token("number" if letter == "'" else "string", text[begin:at], begin)
-        elif letter in "+-0123456789" or (letter == "." and text[at:at + 1] in _DIGITS):
-            while _is_word(text[at:at + 1]) or text[at:at + 1] == "." or (
-                    text[at:at + 1] in ("+", "-") and text[at - 1] in "eE" and not text[begin:at].startswith("0x")):
-                at += 1
-            yield Token("number", text[begin:at], begin)
-        elif letter in ".$" or _is_word(letter):
-            while _is_word(text[at:at + 1]):
-                at += 1
-            if at < len(text) and text[at] not in " \t\r\n.,|:)(" and _right(text, at)[0] == at:
-                yield Token("error", f"bad character {_code_point(text[at])}", begin)
-                return
-            kind = {".": "field", "$": "variable"}.get(letter, "word")
-            yield Token("char" if text[begin:at] == "." else kind, text[begin:at], begin)
-        else:
-            depth += {"(": 1, ")": -1}.get(letter, 0)
-            if letter == ":" and text[at:at + 1] == "=":
-                at += 1
-            error = ("unexpected right paren" if depth < 0 else "expected :=" if letter == ":" and at == begin + 1
-                     else f"unrecognized character in action: {_code_point(letter)}"
-                     if not (letter.isascii() and letter.isprintable()) else "")
-            yield Token("error", error, begin) if error else Token("char", text[begin:at], begin)
-            if error:
-                return
+        at += len(token.text)
+
+
+def _token(text: str, at: int) -> Token:
+    """The token that begins here, within an action."""
+    letter, (end, _) = text[at:at + 1], _right(text, at)
+    if end > at:
+        return Token("}}", text[at:end], at)
+    if not letter:
+        return Token("error", "unclosed action", at)
+    if letter in "\"`'":
+        return _quotation(text, at)
+    end = at + 1
+    if letter in SPACE:
+        while text[end:end + 1] in _SPACES and _right(text, end)[0] == end:
+            end += 1
+        return Token("space", text[at:end], at)
+    if letter in "+-0123456789" or (letter == "." and text[end:end + 1] in _DIGITS):
+        while _is_word(text[end:end + 1]) or text[end:end + 1] == "." or (
+                text[end:end + 1] in ("+", "-") and text[end - 1] in "eE" and not text[at:end].startswith("0x")):
+            end += 1
+        return Token("number", text[at:end], at)
+    if letter in ".$" or _is_word(letter):
+        while _is_word(text[end:end + 1]):
+            end += 1
+        if end < len(text) and text[end] not in " \t\r\n.,|:)(" and _right(text, end)[0] == end:
+            return Token("error", f"bad character {_code_point(text[end])}", at)
+        kind = "char" if text[at:end] == "." else {".": "field", "$": "variable"}.get(letter, "word")
+        return Token(kind, text[at:end], at)
+    if letter == ":":
+        return Token("char", ":=", at) if text[end:end + 1] == "=" else Token("error", "expected :=", at)
+    if not (letter.isascii() and letter.isprintable()):
+        return Token("error", f"unrecognized character in action: {_code_point(letter)}", at)
+    return Token("char", letter, at)
+
+
+def _quotation(text: str, at: int) -> Token:
+    """A string in one of the two kinds of quotes, or a letter between apostrophes, which is a number."""
+    quote, end = text[at], at + 1
+    while (letter := text[end:end + 1]) != quote:
+        if not letter or (letter == "\n" and quote != "`"):
+            what = {'"': "quoted string", "`": "raw quoted string", "'": "character constant"}[quote]
+            return Token("error", f"unterminated {what}", at)
+        end += 2 if letter == "\\" and quote != "`" else 1
+    return Token("number" if quote == "'" else "string", text[at:end + 1], at)
 
 
 def _is_word(letter: str) -> bool:
@@ -329,6 +339,7 @@ class Parser:
         return Node("chain", at, text, (node, fields))
 
     def term(self, token: Token, context: str) -> Node:
+        """A constant, a field, a variable, the name of a function, or a pipeline in parentheses."""
         at, text, kind = token.at, token.text, token.kind
         if kind == "field":
             return Node("field", at, text, [text[1:]])
