@@ -247,7 +247,8 @@ def entries(mounts: Iterable[dict[str, Any]], tmpfs_table: dict[str, str]) -> li
 def spare_proc(target: str, source: str) -> None:
     """Raises MinirtError for a mount over or in /proc: what is set and hidden there would go to whoever brings it."""
     if target == "/proc" and os.path.realpath(source) != "/proc":
-        raise MinirtError(f'"{target}" cannot be mounted because it is not of type proc')
+        what = source if source.startswith("/") else "a tmpfs"
+        raise MinirtError(f'"{target}" cannot be mounted because it is not of type proc: {what} is no proc file system')
     if target.startswith("/proc/") and target not in IN_PROC:
         raise MinirtError(f'"{target}" cannot be mounted because it is inside /proc')
 
