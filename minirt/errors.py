@@ -46,12 +46,6 @@ class KernelError(MinirtError):
         return cls(f"{sentence}; {advice}" if advice else sentence)
 
 
-class NotFilledInError(MinirtError):
-    """An exercise of the workspace in use has no answer yet."""
-
-    exit_code = 125
-
-
 class CannotInvokeError(MinirtError):
     """The command exists in the container but cannot be executed there (Docker's exit code 126)."""
 

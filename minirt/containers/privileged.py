@@ -44,12 +44,20 @@ def devices(directory: str) -> Iterator[dict[str, Any]]:
         except OSError:
             continue  # it went, or it is not ours to see
         if stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode):
-            yield {
-                "path": entry.path,
-                "type": "c" if stat.S_ISCHR(status.st_mode) else "b",
-                "major": os.major(status.st_rdev),
-                "minor": os.minor(status.st_rdev),
-                "fileMode": status.st_mode & 0o777,
-                "uid": status.st_uid,
-                "gid": status.st_gid,
-            }
+            yield described(entry.path, entry.path, status)
+
+
+def described(path: str, source: str, status: os.stat_result) -> dict[str, Any]:
+    """The machine's device node `source`, whose `status` is that of stat(2), as an entry of "devices" of an OCI
+    specification: to be at `path`.
+    """
+    return {
+        "path": path,
+        "source": source,
+        "type": "c" if stat.S_ISCHR(status.st_mode) else "b",
+        "major": os.major(status.st_rdev),
+        "minor": os.minor(status.st_rdev),
+        "fileMode": status.st_mode & 0o777,
+        "uid": status.st_uid,
+        "gid": status.st_gid,
+    }

@@ -42,15 +42,33 @@ def reopen(descriptor: int, flags: int) -> tuple[int, bool]:
     return os.dup(descriptor), stat.S_ISSOCK(kind)
 
 
-class Outlet:
+class End:
+    """A client's descriptor, in a form that does not block: the descriptor itself, or the socket around it."""
+
+    __slots__ = ("_socket", "descriptor")
+
+    def __init__(self, descriptor: int, socket: bool) -> None:
+        self.descriptor = descriptor
+        self._socket = _socket.socket(fileno=descriptor) if socket else None
+
+    def close(self) -> None:
+        """Closes it; what waited there is lost."""
+        if self.descriptor >= 0:
+            if self._socket is not None:
+                self._socket.detach()
+                self._socket = None
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+
+class Outlet(End):
     """Where output goes: a descriptor and what waits for it."""
 
-    __slots__ = ("_socket", "descriptor", "pending")
+    __slots__ = ("pending",)
 
     def __init__(self, descriptor: int, socket: bool = False) -> None:
-        self.descriptor = descriptor
+        super().__init__(descriptor, socket)
         self.pending = b""
-        self._socket = _socket.socket(fileno=descriptor) if socket else None
 
     @classmethod
     def of(cls, descriptor: int) -> Outlet | None:
@@ -89,23 +107,17 @@ class Outlet:
     def close(self) -> None:
         """Closes it; what waited is lost."""
         self.pending = b""
-        if self.descriptor >= 0:
-            if self._socket is not None:
-                self._socket.detach()
-                self._socket = None
-            os.close(self.descriptor)
-            self.descriptor = -1
+        super().close()
 
 
-class Inlet:
+class Inlet(End):
     """Where input comes from: a client's standard input."""
 
-    __slots__ = ("_held", "_keys", "_socket", "descriptor")
+    __slots__ = ("_held", "_keys")
 
     def __init__(self, descriptor: int, socket: bool = False, keys: str = "") -> None:
-        self.descriptor = descriptor
+        super().__init__(descriptor, socket)
         self._keys = keys.encode("latin-1")
-        self._socket = _socket.socket(fileno=descriptor) if socket else None
         self._held = b""
 
     @classmethod
@@ -147,15 +159,6 @@ class Inlet:
     def _hold(self, data: bytes) -> str:
         self._held = data
         return "more"
-
-    def close(self) -> None:
-        """Closes it."""
-        if self.descriptor >= 0:
-            if self._socket is not None:
-                self._socket.detach()
-                self._socket = None
-            os.close(self.descriptor)
-            self.descriptor = -1
 
 
 class Source:

@@ -175,16 +175,9 @@ def device_node(path: str, place: str) -> dict[str, Any]:
         raise NotFoundError(
             f'error gathering device information while adding custom device "{path}": not a device node'
         )
-    return {
-        "path": place,
-        "source": path,
-        "type": "c" if stat.S_ISCHR(status.st_mode) else "b",
-        "major": os.major(status.st_rdev),
-        "minor": os.minor(status.st_rdev),
-        "fileMode": status.st_mode & 0o777,
-        "uid": status.st_uid,
-        "gid": status.st_gid,
-    }
+    from minirt.containers import privileged
+
+    return privileged.described(place, path, status)
 
 
 def mode(kind: str, allowed: Iterable[str], text: str) -> str:
