@@ -23,6 +23,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -299,21 +300,19 @@ def linked_sources(text: str, page: str) -> set[str]:
 
 
 def outside_fences(text: str) -> list[re.Match[str]]:
-    return [match for line in prose_lines(text) for match in LINK.finditer(line)]
+    return [match for line, prose in lines_of(text) if prose for match in LINK.finditer(line)]
 
 
-def prose_lines(text: str) -> list[str]:
-    """The lines of a page that are not inside a fenced block."""
-    lines, closing = [], ""
+def lines_of(text: str) -> Iterator[tuple[str, bool]]:
+    """The lines of a page, each with whether it is prose: neither inside a fenced block nor a fence itself."""
+    closing = ""
     for line in text.split("\n"):
         mark = FENCE.match(line)
+        yield line, not (closing or mark)
         if not closing and mark:
             closing = mark[1]
         elif closing and mark and mark[1].startswith(closing):
             closing = ""
-        elif not closing:
-            lines.append(line)
-    return lines
 
 
 def resolve(match: re.Match[str], page: str) -> str:
@@ -337,14 +336,9 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     if here.startswith("reference/"):
         return markdown
     out: list[str] = []
-    closing, before = "", ""
-    for line in markdown.split("\n"):
-        mark = FENCE.match(line)
-        if not closing and mark:
-            closing = mark[1]
-        elif closing and mark and mark[1].startswith(closing):
-            closing = ""
-        elif not closing:
+    before = ""
+    for line, prose in lines_of(markdown):
+        if prose:
             line = LINK.sub(lambda match: resolve(match, here), line)
             line = re.sub(r"<details(?![^>]*markdown)", '<details markdown="1"', line)
             if line.startswith("|"):  # a forge needs \| in the code of a table; here the backslash would show
