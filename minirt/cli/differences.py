@@ -78,6 +78,7 @@ FLAGS: dict[str, dict[str, tuple[str, int, str]]] = {
     "system prune": {"volumes": ("", 16, "")},
     "rm": {"link": ("l", 15, "")},
     "pull": {"disable-content-trust": ("", 0, TRUST)},
+    "push": {"disable-content-trust": ("", 0, TRUST)},
 }
 
 # command: (chapter, reason where no chapter brings it)
