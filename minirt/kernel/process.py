@@ -160,6 +160,21 @@ def become(command: Sequence[str]) -> int:
     return code
 
 
+def give_streams(uid: int, terminal: bool = False) -> None:
+    """Make `uid` the owner of the pipes among descriptors 0 to 2, and with `terminal` of the terminal there, which must
+    be one's own: who opens /dev/stdout opens a pipe anew, and needs the right to it. Who may not give them away keeps
+    them. Sources: proc(5) "/proc/PID/fd", fchown(2).
+    """
+    kinds = (0o010000, 0o020000) if terminal else (0o010000,)  # S_IFIFO, S_IFCHR
+    for number in range(3):
+        status = os.fstat(number)
+        if status.st_mode & 0o170000 in kinds and status.st_uid != uid:
+            try:
+                os.fchown(number, uid, -1)
+            except OSError:
+                continue  # its owner is nobody in this user namespace
+
+
 def execute(program: int, argv: Sequence[str], env: Sequence[str]) -> None:
     """Become the program in the open descriptor `program`: no path is looked up.
 

@@ -177,6 +177,7 @@ def execute(spec: dict[str, Any], program: int, seccomp: bytes = b"") -> NoRetur
         env.append(f"HOME={user.home}")
     directory = working_directory(root, wanted.get("cwd") or "/")
     set_limits(wanted.get("rlimits", ()))
+    process.give_streams(user.uid, bool(wanted.get("terminal")))
     os.umask(0o022)
     granted = wanted.get("capabilities")
     if granted is not None:

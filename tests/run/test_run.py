@@ -651,3 +651,19 @@ def test_the_three_files_below_etc_come_after_a_mount_on_etc(tool):
 
 def test_a_cgroup_parent_stays_below_the_tree(tool):
     assert "has no .. in its path" in tool("run", "--rm", "--cgroup-parent", "../x", "busybox", status=125).err
+
+
+@pytest.mark.parametrize("more", [(), ("--init",), ("--userns", "auto")], ids=" ".join)
+def test_who_is_not_root_may_open_his_own_streams(tool, more):
+    script = "echo out > /dev/stdout; echo err > /dev/stderr; cat /dev/stdin"
+    done = tool("run", "--rm", "-i", "-u", "app", *more, "busybox", "sh", "-c", script, input="in\n")
+    assert (done.out, done.err) == ("out\nin\n", "err\n")
+    tool.up("--name", "box", "-u", "app", *more, "busybox", "sleep", "60")
+    assert tool("exec", "box", "sh", "-c", "echo out > /dev/stdout").out == "out\n"
+
+
+def test_who_is_not_root_may_open_his_own_terminal(tool):
+    done = tool("run", "--rm", "-t", "-u", "app", "busybox", "sh", "-c", "echo out > /dev/stdout; stat -c %U $(tty)")
+    assert done.out.split() == ["out", "app"]
+    tool.up("--name", "box", "-u", "app", "busybox", "sleep", "60")
+    assert tool("exec", "-t", "box", "sh", "-c", "echo out > /dev/stderr").out == "out\r\n"
