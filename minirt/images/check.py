@@ -16,6 +16,7 @@ Source: OCI image-spec image-layout.md, config.md.
 from __future__ import annotations
 
 import os
+import stat
 from functools import partial
 
 from minirt import state
@@ -153,10 +154,12 @@ class _Judge:
     def _judge_blob(self, descriptor: dict[str, Any], diff_id: str) -> str:
         digest, stored, inside = descriptor["digest"], streams.Digest(), streams.Digest()
         try:
-            source = os.open(lookup.blob_path(digest), os.O_RDONLY | os.O_CLOEXEC)
+            source = os.open(lookup.blob_path(digest), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except FileNotFoundError:
             return f"the blob {digest} is missing"
         try:
+            if not stat.S_ISREG(os.fstat(source).st_mode):
+                return f"the blob {digest} is no file"
             pieces = stored.through(streams.read_all(source))
             for _ in inside.through(streams.decompress(pieces)) if diff_id else pieces:
                 pass

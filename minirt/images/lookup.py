@@ -12,6 +12,7 @@ Sources: OCI image-spec image-layout.md, descriptor.md, manifest.md, image-index
 from __future__ import annotations
 
 import os
+import stat
 
 from minirt import state
 from minirt.errors import BadInputError, NotFoundError
@@ -140,8 +141,11 @@ def read_index() -> dict[str, Any]:
 
 def read_blob(digest: str) -> dict[str, Any]:
     """A blob of the store that is a JSON object. Raises BadInputError when it is missing or none."""
+    path = blob_path(digest)
     try:
-        document = state.read_json(blob_path(digest))
+        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would keep us waiting for ever
+            raise BadInputError(f"the image store is damaged: the blob {digest} is no file")
+        document = state.read_json(path)
     except FileNotFoundError:
         raise BadInputError(f"the image store is damaged: the blob {digest} is missing") from None
     except ValueError as error:

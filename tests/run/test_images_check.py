@@ -96,9 +96,16 @@ def test_damage_is_found_told_and_mended(damage: str, box: None, state_root: Pat
     assert minirt("system", "check") == SOUND
 
 
+def _pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
 LOST: dict[str, tuple[Callable[[Path], object], str]] = {
     "a blob that is gone": (lambda root: os.unlink(blob(root, UPPER)), "is missing"),
     "a blob of other bytes": (lambda root: blob(root, UPPER).write_bytes(LAYER), "does not have that digest"),
+    "a pipe in the place of a blob": (lambda root: _pipe(blob(root, UPPER)), "is no file"),
+    "a pipe in the place of a configuration": (lambda root: _pipe(blob(root, CONFIG)), "is no file"),
     "a configuration that is gone": (lambda root: os.unlink(blob(root, CONFIG)), "is missing"),
     "a configuration of other bytes": (lambda root: blob(root, CONFIG).write_bytes(b"{}"), "does not have that digest"),
 }
