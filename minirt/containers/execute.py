@@ -80,6 +80,10 @@ def execute(
     stdio = (null, null, null)
     if pipes:
         stdio = (pipes[0][0] if interactive else null, pipes[1][1], pipes[2][1])
+        if "IDMappings" in container.config["HostConfig"] and not state.ordinary():
+            from minirt.containers import remap
+
+            remap.give_pipes(container.config["HostConfig"], stdio)
     spec = specification(container, asked, command)
     started = stay_behind() if asked["detach"] else -1
     try:

@@ -168,6 +168,10 @@ class Monitor:
             os.close(null)
         out, out_theirs = os.pipe()
         err, err_theirs = os.pipe()
+        if "IDMappings" in self.host and not state.ordinary():
+            from minirt.containers import remap
+
+            remap.give_pipes(self.host, (theirs, out_theirs, err_theirs))
         return (theirs, out_theirs, err_theirs), (ours, out, err)
 
     def begin(self, order: dict[str, Any]) -> None:

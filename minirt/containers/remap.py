@@ -11,6 +11,7 @@ Sources: Podman's documentation of `--userns`; OCI runtime-spec config-linux.md 
 from __future__ import annotations
 
 import os
+import stat
 
 from minirt import state
 from minirt.errors import ConflictError
@@ -128,11 +129,25 @@ def open_up(spec: dict[str, Any], host: dict[str, Any]) -> None:
     spec["linux"]["namespaces"] = [{"type": "user"}, *spec["linux"]["namespaces"]]
 
 
-def give(container: Container) -> None:
-    """Gives to the container's root what it shall own: the upper directory, and the three files below /etc."""
-    maps = container.config["HostConfig"]["IDMappings"]
+def root_outside(host: dict[str, Any]) -> tuple[int, int]:
+    """The user and the group on the machine that the container's root is, by the first line of each map."""
+    maps = host["IDMappings"]
     uid, gid = (user.outside([(inside, outside, size)], 0)
                 for inside, outside, size in (map(int, maps[field][0].split(":")) for field in ("UidMap", "GidMap")))
+    return uid, gid
+
+
+def give_pipes(host: dict[str, Any], descriptors: tuple[int, ...]) -> None:
+    """Gives pipes to the container's root, who gives them on to the user of the command: to both belongs nothing of the
+    machine's root. What else is among them stays as it is."""
+    for each in descriptors:
+        if stat.S_ISFIFO(os.fstat(each).st_mode):
+            os.fchown(each, *root_outside(host))
+
+
+def give(container: Container) -> None:
+    """Gives to the container's root what it shall own: the upper directory, and the three files below /etc."""
+    uid, gid = root_outside(container.config["HostConfig"])
     for name in ("upper", "hostname", "hosts", "resolv.conf"):
         if os.path.lexists(f"{container.directory}/{name}"):
             os.chown(f"{container.directory}/{name}", uid, gid, follow_symlinks=False)
