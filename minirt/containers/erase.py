@@ -50,8 +50,6 @@ def clean(container: record.Container) -> None:
 
         remap.release(container)
     empty_trash(container.id)
-    if container.config:
-        container.tell("destroy")
     try:
         # The lock goes last; what a killed monitor was still writing (running.json.PID.tmp) goes too.
         for name in sorted(os.listdir(container.run_directory), key="lock".__eq__):
@@ -82,10 +80,16 @@ def forget_claims(id: str) -> None:
 
 
 def erase(container: record.Container, lock: state.Lock) -> None:
-    """Does both, then gives the lock back."""
+    """Takes away all of a container that is only half made, and gives the lock back."""
     vanish(container)
     clean(container)
     lock.release()
+
+
+def destroy(container: record.Container, lock: state.Lock) -> None:
+    """Takes away all of a container, and tells it to those who watch events."""
+    erase(container, lock)
+    container.tell("destroy")
 
 
 def remove_group(container: record.Container) -> None:

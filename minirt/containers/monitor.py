@@ -257,7 +257,7 @@ class Monitor:
 
         try:
             if self.removes:
-                erase.erase(self.container, self.lock)
+                erase.destroy(self.container, self.lock)
             else:
                 self.write_outcome("exited" if self.was_run() else "created", code, sentence)
                 erase.remove_group(self.container)
@@ -305,6 +305,7 @@ class Monitor:
         self.traffic.hang_up(code)
         if self.removes:
             erase.clean(self.container)
+            self.container.tell("destroy")
         else:
             erase.remove_group(self.container)
         repair.sweep(lost=False)  # what others left half done: nobody waits for this process any more

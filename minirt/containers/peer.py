@@ -110,13 +110,14 @@ def connect(container: Container, message: dict[str, Any], descriptors: tuple[in
         directory = os.open(container.run_directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except FileNotFoundError:
         return -1
+    packed = b"".join(descriptor.to_bytes(4, "little") for descriptor in descriptors)
+    ancillary = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, packed)] if packed else []
     try:
         call.connect(f"/proc/self/fd/{directory}/socket")
-    except (FileNotFoundError, ConnectionRefusedError):
+        call.sendmsg([state.dumps(message).encode() + b"\n"], ancillary)
+        return call.detach()
+    except (FileNotFoundError, ConnectionError):  # it was not there, or hung up before it took this call
+        call.close()
         return -1
     finally:
         os.close(directory)
-    packed = b"".join(descriptor.to_bytes(4, "little") for descriptor in descriptors)
-    ancillary = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, packed)] if packed else []
-    call.sendmsg([state.dumps(message).encode() + b"\n"], ancillary)
-    return call.detach()

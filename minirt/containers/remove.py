@@ -44,7 +44,7 @@ class Removal:
             self._ending.wait()
             if not os.path.isdir(self._container.directory):
                 return
-        erase.erase(self._container, repair.lock(self._container))
+        erase.destroy(self._container, repair.lock(self._container))
 
 
 def prune(may_go: Callable[[record.Container], bool]) -> tuple[list[str], int]:
@@ -57,7 +57,7 @@ def prune(may_go: Callable[[record.Container], bool]) -> tuple[list[str], int]:
             continue
         try:
             own = measure.sizes(container)[0]
-            erase.erase(container, repair.lock(container))
+            erase.destroy(container, repair.lock(container))
         except MinirtError:
             continue  # it was started or removed meanwhile
         removed.append(container.id)

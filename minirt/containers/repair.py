@@ -113,9 +113,10 @@ def _take_away(container: record.Container) -> None:
         os.makedirs(container.run_directory, 0o700, exist_ok=True)
         lock = state.Lock(container.lock_path)
         if lock.acquire(wait=False):
-            made = os.path.exists(f"{container.directory}/config.json")
-            if not made or record.derive_unlocked(container).lost:
+            if not os.path.exists(f"{container.directory}/config.json"):
                 erase.erase(container, lock)
+            elif record.derive_unlocked(container).lost:
+                erase.destroy(container, lock)
             lock.release()
     except OSError:
         pass  # another one sweeps too, or something cannot be removed now: the next sweep comes

@@ -132,3 +132,16 @@ def test_exec_loses_nothing_when_its_output_is_full_and_does_not_block(tool):
         count += len(data)
     os.close(reading)
     assert (count, command.wait(10)) == (300000, 7)
+
+
+def test_what_never_came_to_be_is_not_told_as_destroyed(tool):
+    def told() -> list[str]:
+        words = ("--since", "1h", "--until", "0s", "--filter", "type=container", "--format", "{{.Action}}")
+        return tool("events", *words).out.split()
+
+    tool("create", "--name", "box", "busybox")
+    for command in ("create", "run"):
+        assert "is already in use" in tool(command, "--name", "box", "busybox", status=125).err
+    assert told() == ["create"]
+    tool("rm", "box")
+    assert told() == ["create", "destroy"]
