@@ -70,13 +70,13 @@ def test_the_terminal_is_raw_before_an_attached_container_is_heard(tool, screen)
     assert shown.raw(), "the keys by which one leaves would be the machine's"
 
 
-def test_a_window_may_change_its_size_when_the_program_has_closed_its_terminal(tool, screen):  # noqa: F811
+def test_a_window_may_change_its_size_when_the_program_has_closed_its_terminal(tool, screen, eventually):  # noqa: F811
     shown = screen("run", "--name", "box", "-it", "-v", f"{tool.root}:/store", "busybox", "sh", "-c",
                    "echo word; exec < /dev/null > /store/closed 2>&1; sleep 1; echo lives; sleep 60")
     shown.read(b"word")
-    look(lambda: os.path.exists(f"{tool.root}/closed"))
+    eventually(lambda: os.path.exists(f"{tool.root}/closed"))
     shown.resize(20, 60)
-    look(lambda: Path(f"{tool.root}/closed").read_text() == "lives\n")
+    eventually(lambda: Path(f"{tool.root}/closed").read_text() == "lives\n")
     shown.resize(21, 61)
     assert tool("exec", "box", "echo", "on").out == "on\n"
     os.unlink(f"{tool.root}/closed")
@@ -92,17 +92,16 @@ def test_who_looks_at_a_lock_does_not_hold_it(tmp_path):
         assert state.locked(path)
 
 
-def test_many_starts_leave_no_descriptor_behind(tool):
+def test_many_starts_leave_no_descriptor_behind(tool, eventually):
     names = [f"box{number}" for number in range(6)]
     for name in names:
         tool("create", "--name", name, "busybox", "sleep", "60")
     tool("start", *names)
-    counts = []
-    for name in names:
-        running = tool.run_root() / "containers" / tool.inspect(name)["Id"] / "running.json"
-        monitor = json.loads(running.read_text())["monitor"]["pid"]
-        counts.append(len(os.listdir(f"/proc/{monitor}/fd")))
-    assert len(set(counts)) == 1, f"a later monitor holds descriptors of an earlier one: {counts}"
+    running = [tool.run_root() / "containers" / tool.inspect(name)["Id"] / "running.json" for name in names]
+    monitors = [json.loads(path.read_text())["monitor"]["pid"] for path in running]
+    # A monitor tells that the container runs, and then lets go of the command: so wait. A later one that has the
+    # descriptors of an earlier one keeps them.
+    eventually(lambda: len({len(os.listdir(f"/proc/{monitor}/fd")) for monitor in monitors}) == 1)
     tool("kill", *names)
 
 
