@@ -347,3 +347,15 @@ def test_an_ordinary_user_saves_imports_checks_and_prunes(alice: User) -> None:
     assert alice("images", "--no-trunc", "--format", "{{.Repository}} {{.ID}}").stdout == before
     assert alice("history", "-q", "busybox").stdout and alice("run", "--rm", "busybox", "echo", "x").stdout == "x\n"
     assert alice.left() == []
+
+
+@with_helpers
+@pytest.mark.parametrize("more", [(), ("-t",), ("--userns", "keep-id")], ids=" ".join)
+def test_the_streams_are_those_of_the_containers_user(alice: User, more: tuple[str, ...]) -> None:
+    who = () if "--userns" in more else ("-u", "app")
+    terminal = [word for word in more if word == "-t"]
+    script = "echo out > /dev/stdout && echo err > /dev/stderr && echo done"
+    done = alice("run", "--rm", *more, *who, "busybox", "sh", "-c", script)
+    assert done.stdout.split() == (["out", "err", "done"] if terminal else ["out", "done"])
+    alice("run", "-d", "--name", "box", *([] if terminal else more), *who, "busybox", "sleep", "60")
+    assert alice("exec", *terminal, "box", "sh", "-c", "echo out > /dev/stdout").stdout.split() == ["out"]
