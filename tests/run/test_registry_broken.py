@@ -180,6 +180,13 @@ def test_a_tag_that_moves_while_it_is_pulled_gives_one_image_or_the_other(regist
     assert done.digest == played.digest(new[1]) and done.fresh
 
 
+def test_a_layer_that_is_called_encoded_is_taken_as_it_is_stored(registry: played.Registry, state_root: Path) -> None:
+    [stored] = json.loads(registry.manifests["tool", "1"][1])["layers"]
+    answering(registry, stored["digest"], lambda request: request.reply(
+        200, registry.blobs[stored["digest"]], Content_Encoding="gzip"))
+    assert transfer.pull_image(reference.parse(f"{registry.host}/tool:1"), "", Progress(quiet=True)).fresh
+
+
 # -- too much, and never enough ----------------------------------------------------------------------------------------
 
 def endless(request: Any) -> None:
