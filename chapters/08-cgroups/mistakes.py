@@ -49,6 +49,19 @@ def create__stumbles_over_the_parent(top: str, name: str) -> str:
     return path
 
 
+def create__swallows_everything(top: str, name: str) -> str:
+    """a container without its group would have no limit"""
+    path = top
+    for part in name.split("/"):
+        enable(path)
+        path = f"{path}/{part}"
+        try:
+            os.mkdir(path)
+        except OSError:
+            pass
+    return path
+
+
 def create__returns_nothing(top: str, name: str) -> str:
     """it returns the path of the group"""
     path = top

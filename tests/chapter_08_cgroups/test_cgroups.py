@@ -6,6 +6,7 @@ pids, cpu) can be tried only where version 2 has them, and is skipped elsewhere.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -108,6 +109,17 @@ def test_a_level_that_exists_is_no_error(top: Path) -> None:
     except FileExistsError:
         pytest.fail("the group above was there already: another container has made it, so FileExistsError is no error")
     remove(top / "one/two", top)
+
+
+@pytest.mark.exercise("minirt.cgroups.v2.create")
+def test_a_group_that_cannot_be_made_is_an_error(top: Path) -> None:
+    with contextlib.suppress(OSError):
+        path = v2.create(str(top), "one/two\nthree")
+        pytest.fail(
+            f"the kernel refused a name of two lines (EINVAL), and create() returned {path!r} all the same: only that "
+            "a level exists already, FileExistsError, is no error; a container without its group would have no limit"
+        )
+    (top / "one").rmdir()
 
 
 @pytest.mark.exercise("minirt.cgroups.v2.create")
