@@ -9,6 +9,8 @@ import os
 import re
 import resource
 import socket
+import ssl
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -333,6 +335,25 @@ def test_many_idle_clients_leave_room(registry: Registry) -> None:
     assert registry("GET", "/v2/").status == 200
     for connection in idle:
         connection.close()
+
+
+@pytest.mark.limit(120)
+def test_clients_that_never_greet_leave_room(tmp_path: Path) -> None:
+    """With TLS: who connects and does not begin the handshake is at rest too, and gives way."""
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", cert,
+                    "-days", "2", "-subj", "/CN=localhost"], check=True, capture_output=True)
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4096), hard))
+    with Registry(tmp_path / "registry", "--tls-cert", str(cert), "--tls-key", str(key)) as registry:
+        silent = [socket.create_connection(("127.0.0.1", registry.port)) for _ in range(250)]
+        context = ssl.create_default_context(cafile=str(cert))
+        with socket.create_connection(("127.0.0.1", registry.port), timeout=20) as plain, \
+                context.wrap_socket(plain, server_hostname="localhost") as connection:
+            connection.sendall(request("GET", "/v2/"))
+            assert statuses(connection.recv(1000)) == [200]
+        for each in silent:
+            each.close()
 
 
 @pytest.mark.parametrize("slow", ["head", "body", "nothing"])
