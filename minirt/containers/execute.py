@@ -138,10 +138,7 @@ def stay_behind() -> int:
 
 def go_on_alone(started: int) -> None:
     """Lets the process that waits in `stay_behind` end; keeps nothing of its session, streams and directory."""
-    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-    for descriptor in (0, 1, 2):
-        os.dup2(null, descriptor)
-    os.close(null)
+    streams.leave_shell()
     os.chdir("/")
     os.setsid()
     os.write(started, b"1")

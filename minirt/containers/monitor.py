@@ -178,7 +178,7 @@ class Monitor:
         """Starts the container whose process builds its walls. Raises MinirtError or OSError when it cannot be started.
         """
         # What follows costs nothing while the walls are built, nor does what is loaded for later.
-        from minirt.containers import traffic
+        from minirt.containers import streams, traffic
 
         self.traffic = traffic.Traffic(self.container, self.handle, self.pipes)
         self.traffic.listen()
@@ -186,7 +186,7 @@ class Monitor:
         self.record_start()
         self.traffic.peers.append(self.command)
         self.traffic.attach(self.command, tuple(order["streams"]), order["keys"])
-        self.leave_shell()
+        streams.leave_shell()
         self.handle.ready()
         if self.handle.master >= 0:
             self.traffic.use_terminal(self.command, self.config["OpenStdin"] or order["streams"][0])
@@ -226,24 +226,6 @@ class Monitor:
             "cgroup": self.group.path,
         }
         state.write_json(f"{self.container.run_directory}/running.json", running, sync=False)
-
-    def leave_shell(self) -> None:
-        """Lets go of everything that came from the command's caller: its three streams, and what else a shell left
-        open.
-        """
-        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-        for number in (0, 1, 2):
-            os.dup2(null, number)
-        os.close(null)
-        import fcntl
-
-        # What Python opens is close-on-exec; what is not, and is here nevertheless, came through the exec of Python.
-        for name in os.listdir("/proc/self/fd"):
-            try:
-                if int(name) > 2 and not fcntl.fcntl(int(name), fcntl.F_GETFD) & fcntl.FD_CLOEXEC:
-                    os.close(int(name))
-            except OSError:
-                pass  # the directory's own descriptor
 
     def fail(self, error: MinirtError | OSError) -> None:
         """The container could not be started: takes back what was begun, tells the command why."""

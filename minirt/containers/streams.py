@@ -26,6 +26,23 @@ CHUNK = 1 << 16  # bytes of one read: what a pipe holds
 FULL = 1 << 18  # bytes that may wait for one outlet before its source is no longer read
 
 
+def leave_shell() -> None:
+    """Lets go of everything that came from the command's caller: its three streams, and what else a shell left open."""
+    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    for number in (0, 1, 2):
+        os.dup2(null, number)
+    os.close(null)
+    import fcntl
+
+    # What Python opens is close-on-exec; what is not, and is here nevertheless, came through the exec of Python.
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            if int(name) > 2 and not fcntl.fcntl(int(name), fcntl.F_GETFD) & fcntl.FD_CLOEXEC:
+                os.close(int(name))
+        except OSError:
+            pass  # the directory's own descriptor
+
+
 def reopen(descriptor: int, flags: int) -> tuple[int, bool]:
     """A descriptor of our own for what `descriptor` refers to, non-blocking where that has a meaning.
 
