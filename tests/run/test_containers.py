@@ -6,6 +6,7 @@ import json
 import os
 import select
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -487,8 +488,15 @@ def test_a_container_that_could_not_start_never_started(tool):
 
 
 def test_a_log_keeps_to_its_size_and_number_of_files(tool):
-    tool("run", "--name", "box", "--log-opt", "max-size=1k", "--log-opt", "max-file=3", "busybox", "sh", "-c",
-         "for line in $(seq 100); do echo line $line of a log that is put aside; sleep 0.002; done")
+    limits = ("--log-opt", "max-size=1k", "--log-opt", "max-file=3")
+    words = tool.words("run", "-i", "--name", "box", *limits, "busybox", "cat")
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=tool.environment) as process:
+        assert process.stdin and process.stdout
+        for number in range(1, 101):  # one by one, so that each is a line of the log for itself
+            process.stdin.write(f"line {number} of a log that is put aside\n".encode())
+            process.stdin.flush()
+            process.stdout.readline()
+        process.stdin.close()
     shown = tool("logs", "box").out.splitlines()
     assert shown[-1].startswith("line 100 of") and 5 < len(shown) < 60
     numbers = [int(line.split()[1]) for line in shown]
