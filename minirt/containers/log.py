@@ -87,10 +87,13 @@ class Writer:
 
 def bounds(settings: dict[str, Any]) -> tuple[int, int]:
     """How large a log may grow, in bytes (0: without limit), and how many files there may be, by its "LogConfig"."""
-    from minirt.units import parse_size
-
     options = {**DEFAULTS[settings["Type"]], **settings["Config"]}
-    return parse_size(options.get("max-size", "0")), int(options.get("max-file", "1"))
+    size = 0
+    if "max-size" in options:
+        from minirt.units import parse_size
+
+        size = parse_size(options["max-size"])
+    return size, int(options.get("max-file", "1"))
 
 
 def aside(path: str, number: int) -> str:

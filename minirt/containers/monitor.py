@@ -178,11 +178,12 @@ class Monitor:
         """Starts the container whose process builds its walls. Raises MinirtError or OSError when it cannot be started.
         """
         # What follows costs nothing while the walls are built, nor does what is loaded for later.
-        from minirt.containers import streams, traffic
+        from minirt.containers import traffic
 
         self.traffic = traffic.Traffic(self.container, self.handle, self.pipes)
         self.traffic.listen()
-        from minirt.containers import repair  # noqa: F401
+        from minirt.containers import repair, streams  # noqa: F401  (both came with `traffic`: `install.PIECES`)
+
         self.record_start()
         self.traffic.peers.append(self.command)
         self.traffic.attach(self.command, tuple(order["streams"]), order["keys"])
