@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from minirt.cli.functions import Function
 
 
+DEEP = "it is nested too deeply"
+
+
 class Template:
     """A parsed template. `render` gives its text for a value."""
 
@@ -38,7 +41,7 @@ class Template:
         try:
             self.body, _ = Parser(text, name).statements(top=True)
         except RecursionError:
-            raise TemplateError(f"template: {name}:1: it is nested too deeply") from None
+            raise TemplateError(f"template: {name}:1: {DEEP}") from None
 
     def render(self, value: Any, functions: Mapping[str, Function] | None = None, strict: bool = False) -> str:
         """The text for `value`. `functions` replace those of the same name; `strict`: a map must have the keys that
@@ -48,7 +51,11 @@ class Template:
     def pieces(self, value: Any, functions: Mapping[str, Function] | None = None, strict: bool = False
                ) -> Iterator[str]:
         """The same, piece by piece, so that what comes before an error is not lost."""
-        return _Walk(self, value, {**known_functions.TABLE, **(functions or {})}, strict).statements(value, self.body)
+        try:
+            walk = _Walk(self, value, {**known_functions.TABLE, **(functions or {})}, strict)
+            yield from walk.statements(value, self.body)
+        except RecursionError:
+            raise TemplateError(f"template: {self.name}:1: {DEEP}") from None
 
 
 class _Leave(Exception):

@@ -63,6 +63,11 @@ def test_parts_of_a_template_may_lie_deep_but_not_too_deep():
     assert formats.rows([ROW], "{{if true}}" * 50 + "x" + "{{end}}" * 50, **KNOWN) == "x\n"
     with pytest.raises(MinirtError, match="nested too deeply"):
         formats.rows([ROW], "{{if true}}" * 5000 + "x" + "{{end}}" * 5000, **KNOWN)
+    for depth in range(50, 400, 25):  # somewhere it can be read, but not done
+        try:
+            assert formats.rows([ROW], "{{not " + "(not " * depth + "true" + ")" * depth + "}}", **KNOWN)
+        except MinirtError as error:
+            assert "nested too deeply" in str(error)
 
 
 # What a template is made of: many of these in a row are nearly one.
