@@ -46,13 +46,14 @@ LOOK = (
 
 
 def start(command: list[str]) -> tuple[subprocess.Popen[str], int]:
-    """Start a container; returns unshare's process and the pid, seen from outside, of the container's first process."""
+    """Start a container; returns unshare's process and the pid, seen from outside, of the container's first process (0
+    when that has ended already)."""
     box = ["unshare", "--fork", "--kill-child", *WALLS, "sh", "-c", BOX, "sh", *command]
     parent = subprocess.Popen(box, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     if parent.stdout is None or parent.stdout.readline() != "ready\n":
         raise SystemExit("unshare could not build the container: are you root?")
     with open(f"/proc/{parent.pid}/task/{parent.pid}/children") as children:
-        return parent, int(children.read())
+        return parent, int(children.read() or 0)
 
 
 def ask(command: str, pid: int | None = None) -> str:
