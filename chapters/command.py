@@ -362,7 +362,8 @@ def write_tree(options: argparse.Namespace) -> int:
 
 def write_pages(options: argparse.Namespace) -> int:
     """Fill code into the pages, and run their transcripts where asked."""
-    chosen = [contents.chapter(int(word)).page if word.isdigit() else Path(word).resolve() for word in options.run or ()]
+    words = options.run or ()
+    chosen = [contents.chapter(int(word)).page if word.isdigit() else Path(word).resolve() for word in words]
     for path in pages.write(only=chosen):
         print(f"written: {path}")
     if options.run is None:

@@ -37,7 +37,7 @@ def files(root: Path = contents.ROOT) -> list[Path]:
 
 
 def write(root: Path = contents.ROOT, only: Iterable[Path] = ()) -> list[Path]:
-    """Fill in the code pieces of every page, or of those in `only`. Returns the pages that changed. Raises PageError."""
+    """Fill in the code pieces of all pages, or of those in `only`. Returns the pages that changed. Raises PageError."""
     changed = []
     for path in only or files(root):
         old = path.read_text()

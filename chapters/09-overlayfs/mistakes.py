@@ -48,18 +48,28 @@ def options__no_limit(lower: Sequence[str], upper: str, work: str) -> str:
     return text
 
 
-def mount__stays_where_it_is(lower: Sequence[str], upper: str, work: str, target: str, layers: str = "/") -> None:
+def mount__no_more(lower: Sequence[str], upper: str, work: str, target: str, layers: str = "/",
+                   more: str = "") -> None:
+    """`more` is appended to what options() returns"""
+    os.chdir(layers)
+    syscalls.mount("overlay", target, "overlay", 0, options(lower, upper, work))
+
+
+def mount__stays_where_it_is(lower: Sequence[str], upper: str, work: str, target: str, layers: str = "/",
+                             more: str = "") -> None:
     """go to the directory of the layers first"""
     syscalls.mount("overlay", target, "overlay", 0, options(lower, upper, work))
 
 
-def mount__a_bind_mount(lower: Sequence[str], upper: str, work: str, target: str, layers: str = "/") -> None:
+def mount__a_bind_mount(lower: Sequence[str], upper: str, work: str, target: str, layers: str = "/",
+                        more: str = "") -> None:
     """is still of the type"""
     os.chdir(layers)
     syscalls.mount(lower[0], target, None, 0x1000, None)
 
 
-def mount__lower_as_upper(lower: Sequence[str], upper: str, work: str, target: str, layers: str = "/") -> None:
+def mount__lower_as_upper(lower: Sequence[str], upper: str, work: str, target: str, layers: str = "/",
+                          more: str = "") -> None:
     """a file written in the container was written into the layer"""
     os.chdir(layers)
     syscalls.mount("overlay", target, "overlay", 0, options(lower[1:], os.path.abspath(lower[0]), work))

@@ -85,6 +85,14 @@ def test_what_does_not_fit_into_a_page_is_refused() -> None:
                 "in the middle of a name (count bytes: 'ü' has two)")
 
 
+@pytest.mark.exercise("minirt.overlay.options")
+def test_a_string_of_just_that_length_fits() -> None:
+    name = "l" * (overlay.LONGEST - len("lowerdir="))
+    assert overlay.options([name], "", "") == f"lowerdir={name}", "a string of LONGEST bytes fits: it may not be longer"
+    with pytest.raises(MinirtError):
+        overlay.options([name + "l"], "", "")
+
+
 @pytest.mark.exercise("minirt.overlay.mount")
 def test_layers_are_seen_as_one_tree(stack: Stack, inside: Callable[..., Any]) -> None:
     def look() -> tuple[str, str, str]:
@@ -131,6 +139,23 @@ def test_writes_land_in_the_upper_directory_alone(stack: Stack, inside: Callable
     assert (stack.upper / "name").read_text() == "changed"
     assert stat.S_ISCHR(os.lstat(stack.upper / "below").st_mode), "removing a lower file leaves a whiteout in the upper"
     assert (stack.layers / "base/below").exists()
+
+
+@pytest.mark.exercise("minirt.overlay.mount")
+def test_more_options_go_along(stack: Stack, inside: Callable[..., Any]) -> None:
+    def look() -> str:
+        syscalls.unshare(0x20000)
+        syscalls.mount(None, "/", None, 0x44000)
+        overlay.mount(["top", "base"], str(stack.upper), str(stack.work), str(stack.target), str(stack.layers),
+                      ",userxattr")
+        with open("/proc/self/mounts") as mounts:
+            return next(line.split()[3] for line in mounts if line.split()[1] == str(stack.target))
+
+    found = inside(look)
+    assert "userxattr" in found.split(","), (
+        f'mount(..., more=",userxattr") made an overlay with the options {found}: `more` is appended to what options() '
+        "returns. An ordinary user's overlay (chapter 07) works with that word only"
+    )
 
 
 @pytest.mark.exercise("minirt.overlay.make_whiteout")
