@@ -123,6 +123,8 @@ NOTES = (
     ("run --log-driver", "json-file, local and none, in files of one form; --log-opt max-size, max-file, labels, env"),
     ("run --security-opt", "no-new-privileges, seccomp and systempaths; no profiles of AppArmor and SELinux"),
     ("rmi", "an image counts as used when a container stands on the same layers, from whichever image it was made"),
+    ("pull, load, import", "compressed data that unfolds to more than 4 GiB and to more than 100 times its size is "
+     "refused as a bomb, and 64 MiB of the disk are left free"),
     ("save", "--format chooses the archive's form, as in Podman; --platform takes one platform"),
     ("system df", "an image's size counts its blobs as they came and its files, unpacked"),
     ("--format", "not define, template and block; a name that is not there is answered with those that are"),
