@@ -3,8 +3,7 @@
     container.py [--hostname NAME] [COMMAND [ARG ...]]
 
 New in it: the child enters a UTS namespace and names its host before it becomes the command. Options are read by
-argparse, and what goes wrong is told in a sentence: by `excepthook`, here and in the
-child (see `fork_call`).
+argparse, and what goes wrong is told in a sentence: by `excepthook`, here and in the child (see `fork_call`).
 """
 
 import sys
