@@ -94,9 +94,7 @@ def maps() -> tuple[Map, Map, str]:
     they are whole): without the two programs or without subordinate ids there is his own id alone."""
     uid, gid = os.geteuid(), os.getegid()
     alone = [(0, uid, 1)], [(0, gid, 1)]
-    path = os.environ.get("PATH", "") + ":/usr/bin"
-    if not all(any(os.access(f"{place}/{program}", os.X_OK) for place in path.split(":"))
-               for program in ("newuidmap", "newgidmap")):
+    if not has_helpers():
         return *alone, ("newuidmap and newgidmap are not installed, so a container has one user only: "
                         "sudo apt-get install uidmap")
     name = login_name(uid)
@@ -111,6 +109,13 @@ def maps() -> tuple[Map, Map, str]:
         return *alone, (f"{name} has no subordinate ids, so a container has one user only: "
                         f"sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {name}")
     return user.own_and(uid, found[0]), user.own_and(gid, found[1]), ""
+
+
+def has_helpers() -> bool:
+    """Whether the two programs that write maps of subordinate ids are installed. newuidmap(1)."""
+    path = os.environ.get("PATH", "") + ":/usr/bin"
+    return all(any(os.access(f"{place}/{program}", os.X_OK) for place in path.split(":"))
+               for program in ("newuidmap", "newgidmap"))
 
 
 def login_name(uid: int) -> str:
@@ -235,3 +240,8 @@ def news(sentences: Sequence[str]) -> list[str]:
     if fresh:
         state.write_atomic(path, "".join(f"{sentence}\n" for sentence in known + fresh).encode(), sync=False)
     return fresh
+
+
+def probe() -> list[tuple[str, bool, str, str]]:
+    """What `minirt doctor` says of this room."""
+    return [("newuidmap and newgidmap", has_helpers(), "for containers of ordinary users", "apt-get install uidmap")]
