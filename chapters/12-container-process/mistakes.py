@@ -69,6 +69,13 @@ def lock_out_imports__new_lists() -> None:
     sys.path_importer_cache.clear()
 
 
+def lock_out_imports__three_of_four() -> None:
+    """clear that as well"""
+    sys.path[:] = []
+    sys.meta_path[:] = []
+    sys.path_hooks[:] = []
+
+
 def lock_out_imports__forgets_modules() -> None:
     """what is loaded already must stay"""
     sys.path[:] = []

@@ -56,6 +56,8 @@ def test_nothing_can_be_imported_any_more(inside: Callable[..., Any], tmp_path: 
         enter.lock_out_imports()
         if any(lists):
             return "in place"
+        if sys.path_importer_cache:
+            return "remembered"
         for name in ("planted", "colorsys", "this"):
             try:
                 __import__(name)
@@ -69,6 +71,7 @@ def test_nothing_can_be_imported_any_more(inside: Callable[..., Any], tmp_path: 
     sys.modules.pop("colorsys", None)
     found = inside(attempt)
     assert found != "in place", "other modules hold these very lists: empty them in place, do not make new ones"
+    assert found != "remembered", "sys.path_importer_cache still remembers finders of the machine's: clear that as well"
     assert found == "locked", f"{found}: an import after this call must fail, whatever lies in the root"
 
 
