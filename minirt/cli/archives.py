@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from minirt.cli import format as formats
-from minirt.cli.options import PROGRAM, Command, Option, Options
+from minirt.cli.options import Command, Option, Options, complain
 from minirt.errors import MinirtError
 from minirt.images import platforms
 
@@ -75,7 +75,7 @@ def _tell_of_owners() -> None:
         from minirt.namespaces import rootless
 
         for sentence in rootless.news([rootless.maps()[2]]):
-            os.write(2, f"{PROGRAM}: {sentence}\n".encode())
+            complain(sentence)
 
 
 def _known_format(text: str) -> str:

@@ -6,11 +6,9 @@ several containers goes on after one that it cannot serve, tells each failure, a
 
 from __future__ import annotations
 
-import os
-
 from minirt import events, state, units
 from minirt.cli import format as formats
-from minirt.cli.options import PROGRAM, Command, Option, Options
+from minirt.cli.options import Command, Option, Options, complain
 from minirt.containers import record
 from minirt.errors import MinirtError, NotFoundError
 
@@ -63,11 +61,6 @@ def together(
                 complain(error)
                 code = 1
     return code
-
-
-def complain(error: MinirtError) -> None:
-    """Tells why one of several containers could not be served."""
-    os.write(2, f"{PROGRAM}: {error}\n".encode("utf-8", "surrogateescape"))
 
 
 def rm(options: Options) -> int:

@@ -12,7 +12,7 @@ import os
 
 from minirt import state
 from minirt.cli import explain
-from minirt.cli.options import PROGRAM
+from minirt.cli.options import complain
 from minirt.errors import MinirtError, TemplateError
 
 TYPE_CHECKING = False
@@ -66,7 +66,7 @@ def describe(names: Iterable[str], find: Callable[[str], Any], form: str) -> int
     else:
         show(state.dumps(found, indent=0 if form == "json" else 4, docker=True) + "\n")
     for complaint in complaints:
-        os.write(2, f"{PROGRAM}: {complaint}\n".encode("utf-8", "surrogateescape"))
+        complain(complaint)
     return 1 if complaints else 0
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import time
 
 from minirt import events, units
 from minirt.cli import format as formats
-from minirt.cli.options import PROGRAM, Command, Option, Options
+from minirt.cli.options import Command, Option, Options, complain
 from minirt.errors import BadInputError, MinirtError, NotFoundError
 from minirt.images import platforms
 
@@ -138,7 +137,7 @@ def rmi(options: Options) -> int:
                 platforms.check(listing.get(name).config, name, *options["platform"])
             formats.show("".join(line + "\n" for line in remove.remove(name, force=options["force"])))
         except MinirtError as error:
-            os.write(2, f"{PROGRAM}: {error}\n".encode("utf-8", "surrogateescape"))
+            complain(error)
             if not (options["force"] and isinstance(error, NotFoundError)):
                 code = 1
     return code

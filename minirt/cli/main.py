@@ -12,7 +12,7 @@ from __future__ import annotations
 import gc
 import os
 
-from minirt.cli.options import PROGRAM, Command, HelpAsked
+from minirt.cli.options import PROGRAM, Command, HelpAsked, complain
 from minirt.errors import MinirtError, UsageError
 
 TYPE_CHECKING = False
@@ -188,9 +188,9 @@ def main(argv: Sequence[str]) -> int:
     try:
         return dispatch(list(argv))
     except HelpAsked as asked:
-        return _write(1, str(asked), 0)
+        return _print(str(asked))
     except MinirtError as error:
-        return _write(2, f"{PROGRAM}: {error}\n", error.exit_code)
+        return complain(error, error.exit_code)
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
@@ -199,16 +199,15 @@ def main(argv: Sequence[str]) -> int:
         if "MINIRT_DEBUG" in os.environ:
             raise
         if yours := _explained(error):
-            return _write(2, f"{PROGRAM}: {yours}\n", 125)
-        about = f": {error.filename}" if error.filename else ""
-        return _write(2, f"{PROGRAM}: {error.strerror or error}{about}\n", 1)
+            return complain(yours, 125)
+        return complain(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
     except Exception as error:
         if "MINIRT_DEBUG" in os.environ:
             raise
         if yours := _explained(error):
-            return _write(2, f"{PROGRAM}: {yours}\n", 125)
+            return complain(yours, 125)
         kind = type(error).__name__
-        return _write(2, f"{PROGRAM}: a mistake in minirt itself ({kind}: {error}); MINIRT_DEBUG=1 shows where\n", 1)
+        return complain(f"a mistake in minirt itself ({kind}: {error}); MINIRT_DEBUG=1 shows where")
 
 
 def _explained(error: Exception) -> str:
@@ -218,16 +217,16 @@ def _explained(error: Exception) -> str:
     return workshop.explain(error)
 
 
-def _write(descriptor: int, text: str, code: int) -> int:
+def _print(text: str) -> int:
+    from minirt import state
+
     try:
-        data = text.encode("utf-8", "surrogateescape")
-        while data:
-            data = data[os.write(descriptor, data):]
+        state.write_all(1, text.encode("utf-8", "surrogateescape"))
+    except BrokenPipeError:
+        return 1
     except OSError as error:
-        if descriptor == 1 and not isinstance(error, BrokenPipeError):
-            return _write(2, f"{PROGRAM}: {error.strerror}: standard output\n", code or 1)
-        return code or 1
-    return code
+        return complain(f"{error.strerror}: standard output")
+    return 0
 
 
 def dispatch(argv: list[str]) -> int:
@@ -240,12 +239,12 @@ def dispatch(argv: list[str]) -> int:
         elif flag in ("-v", "--version"):
             argv = ["version", "--short"]
         elif flag in ("-h", "--help"):
-            return _write(1, usage(), 0)
+            return _print(usage())
         else:
             raise UsageError(f"unknown flag: {flag}\n\nUsage:  {PROGRAM} [OPTIONS] COMMAND\n\n"
                              f"Run '{PROGRAM} --help' for more information")
     if not argv:
-        return _write(1, usage(), 0)
+        return _print(usage())
     if argv[0] == "help":
         return _help(argv[1:])
     if explain == "sh":
@@ -386,10 +385,10 @@ def group_usage(group: str) -> str:
 
 def _help(words: list[str]) -> int:
     if not words:
-        return _write(1, usage(), 0)
+        return _print(usage())
     if words[0] == "differences":
         from minirt.cli import differences
 
-        return _write(1, differences.text([name for name in MODULES if present(name)]), 0)
+        return _print(differences.text([name for name in MODULES if present(name)]))
     command, _ = find(words)
-    return _write(1, command.help(), 0)
+    return _print(command.help())

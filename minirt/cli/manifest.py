@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from minirt.cli import format as formats
-from minirt.cli.options import Command, Option, Options
+from minirt.cli.options import Command, Option, Options, complain
 from minirt.errors import NotFoundError
 
 
@@ -92,7 +91,7 @@ def remove(options: Options) -> int:
 
     complaints = lists.remove([lists.full(each) for each in options.arguments])
     for each in complaints:
-        os.write(2, f"minirt: {each}\n".encode())
+        complain(each)
     return 1 if complaints else 0
 
 

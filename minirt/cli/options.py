@@ -20,6 +20,8 @@ Rules of this room: nothing here knows what an option does. Only builtins are im
 
 from __future__ import annotations
 
+import os
+
 from minirt.errors import MinirtError, UsageError
 
 TYPE_CHECKING = False
@@ -28,6 +30,19 @@ if TYPE_CHECKING:
     from typing import Any
 
 PROGRAM = "minirt"
+_CONTROL = {number: f"\\x{number:02x}" for number in (*range(9), *range(11, 32), *range(127, 160))}
+
+
+def complain(sentence: object, code: int = 1) -> int:
+    """Tells the user a sentence, or an error's, on standard error under the program's name. Returns the exit code that
+    goes with it. It may quote an image or a server: what could command the terminal is spelled out.
+    """
+    try:
+        os.write(2, f"{PROGRAM}: {sentence}\n".translate(_CONTROL).encode("utf-8", "surrogateescape"))
+    except OSError:
+        pass  # nobody is there to read it; the code says it too
+    return code
+
 
 # What `--help` calls the options of a chapter. An option without a chapter belongs to the command itself.
 SECTIONS = {

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 
 from minirt.cli import explain
-from minirt.cli.options import Command, Option, Options
+from minirt.cli.options import Command, Option, Options, complain
 from minirt.errors import NotFoundError
 
 TYPE_CHECKING = False
@@ -164,7 +164,7 @@ def tell_ordinary_user() -> None:
         sentences.append("no control group was delegated to you, so containers have no limits, no statistics and no "
                          "pause; with systemd: systemd-run --user --scope -p Delegate=yes minirt run ...")
     for sentence in rootless.news(sentences):
-        os.write(2, f"minirt: {sentence}\n".encode())
+        complain(sentence)
 
 
 def asked(options: Options) -> dict[str, Any]:

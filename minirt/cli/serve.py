@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from minirt import state, units
-from minirt.cli.options import PROGRAM, Command, Option, Options
+from minirt.cli.options import Command, Option, Options, complain
 from minirt.errors import NotFoundError, UsageError
 
 TYPE_CHECKING = False
@@ -30,11 +30,11 @@ def serve(options: Options) -> int:
         listener = serve.Listener(_address(options["addr"]), storage, settings)
         host, port = listener.address
         shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        _say(f"serving {storage.root} at {'https' if settings.tls else 'http'}://{shown}")
+        complain(f"serving {storage.root} at {'https' if settings.tls else 'http'}://{shown}")
         if not settings.tls and not _loopback(host):
-            _say("without TLS, everything on the way can be read and changed, passwords too" if settings.users else
+            complain("without TLS, everything on the way can be read and changed, passwords too" if settings.users else
                  "without TLS and without --auth, everybody who reaches this address may read and write")
-            _say(f'clients elsewhere need {shown.replace("0.0.0.0", "ADDRESS")} among their "insecure-registries"')
+            complain(f'clients elsewhere need {shown.replace("0.0.0.0", "ADDRESS")} among their "insecure-registries"')
         serve.serve(listener)
     finally:
         os.close(held)
@@ -60,10 +60,6 @@ def _storage(options: Options) -> Storage:
     from minirt.registry.storage import Storage
 
     return Storage(options["root"] or f"{state.root()}/registry")
-
-
-def _say(line: str) -> None:
-    os.write(2, f"{PROGRAM}: {line}\n".encode())
 
 
 def _loopback(host: str) -> bool:

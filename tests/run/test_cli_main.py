@@ -57,6 +57,12 @@ def test_what_is_not_there_is_said():
     assert "unknown flag: --nosuch" in minirt("--nosuch", status=125)[1]
 
 
+def test_what_is_quoted_does_not_command_the_terminal():
+    told = minirt("x\x1b[2J\x9b\x07é\n", status=1)[1]
+    assert told.startswith("minirt: unknown command: minirt x\\x1b[2J\\x9b\\x07é\n")
+    assert "\\x1b]0;t" in minirt("inspect", "\x1b]0;t", status=1)[1]
+
+
 def test_who_closes_a_stream_wants_no_output_and_the_code_stays():
     for closed in (">&-", "2>&-", "<&-", "<&- >&- 2>&-"):
         script = f'"$0" -m minirt version {closed}; test $? = 0 && ! "$0" -m minirt rm nosuch {closed}'
