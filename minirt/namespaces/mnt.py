@@ -156,7 +156,8 @@ def attach(tree: int, root: int, destination: str) -> None:
 
     The place is made when it is missing: a directory, or an empty file when `tree` is a file (`fstat` and
     `stat.S_ISDIR` tell). It is opened with `paths.make_mount_point`, and `mount.move_mount` goes to that descriptor, so
-    no symlink of the image can lead the mount elsewhere. Raises OSError. Sources: move_mount(2), openat2(2).
+    no symlink of the image can lead the mount elsewhere; in the end that one is closed, too. Raises OSError. Sources:
+    move_mount(2), openat2(2).
     """
     is_directory = stat.S_ISDIR(os.fstat(tree).st_mode)
     target = paths.make_mount_point(root, destination, is_directory)
