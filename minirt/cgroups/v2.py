@@ -164,7 +164,10 @@ def _text(value: Any) -> str:
 
 
 def weight(shares: int) -> int:
-    """The `cpu.weight`, 1 to 10000, for version 1's `shares`, 2 to 262144 (runc's conversion; 1024 becomes 39)."""
+    """The `cpu.weight`, 1 to 10000, for version 1's `shares`, 2 to 262144 (1024 becomes 39).
+
+    It is the conversion of runc up to 1.3.1. Later ones bend the line, so that 1024, version 1's default, becomes
+    100, version 2's."""
     return 1 + (min(max(shares, 2), 262144) - 2) * 9999 // 262142
 
 
@@ -215,7 +218,7 @@ def freeze(path: str, frozen: bool) -> None:
 def remove(path: str) -> None:
     """Remove the group at `path` and those below it; nothing happens when it is gone.
 
-    The kernel says EBUSY until the last dead process has been collected: ask again for up to two seconds.
+    The kernel says EBUSY as long as a killed process is on its way out: ask again for up to two seconds.
     Raises OSError after that.
     """
     deadline = time.monotonic() + 2
