@@ -104,7 +104,8 @@ def make_whiteout(directory: int, name: str) -> None:
 
 
 def is_whiteout(status: os.stat_result) -> bool:
-    """Whether a file with that lstat(2) result is a whiteout: a character device whose number is 0:0."""
+    """Whether a file with that lstat(2) result is a whiteout: a character device (`stat.S_ISCHR` of its `st_mode`)
+    whose number (`st_rdev`) is 0:0."""
     return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
 
 
