@@ -39,12 +39,12 @@ EPROTO = 71
 
 
 def u16(number: int) -> bytes:
-    """A number as two bytes."""
+    """A number as two bytes, the lower one first: netlink takes the machine's own order, that of x86 and ARM."""
     return number.to_bytes(2, "little")
 
 
 def u32(number: int) -> bytes:
-    """A number as four bytes."""
+    """A number as four bytes, the lowest first."""
     return number.to_bytes(4, "little")
 
 
