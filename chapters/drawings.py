@@ -212,8 +212,8 @@ def layer_stack(layers: Sequence[tuple[str, Mapping[str, str]]]) -> Drawing:
     whiteout.
     """
     paths = sorted({path for _, held in layers for path in held})
-    left = 16 + LETTER * max((len(name) for name, _ in layers), default=5)
-    widths = [max(LETTER * len(path), LETTER * 9) + 14 for path in paths]
+    left = 22 + LETTER * max((len(name) for name, _ in layers), default=5)
+    widths = [max(LETTER * len(path), LETTER * 9) + 20 for path in paths]
     starts = [left + sum(widths[:column]) for column in range(len(paths))]
     right = left + sum(widths)
     parts = [_text(start + 4, 22, path, FAINT) for start, path in zip(starts, paths, strict=True)]
