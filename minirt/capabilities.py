@@ -181,8 +181,8 @@ def set_sets(effective: int, permitted: int, inheritable: int) -> None:
     `syscalls.call("capset", HEADER, DATA)` takes the bytes of two structures made of 32-bit numbers, little-endian
     (`int.to_bytes(4, "little")`). HEADER is two numbers: `VERSION_3`, and 0 for "this process". DATA is six: the low
     halves of effective, permitted and inheritable in this order, then their three high halves: the sets once had
-    32 bits, and the rest was put behind. A bit can leave permitted, and never come back; effective must lie within
-    permitted. Raises OSError (EPERM). Source: capset(2).
+    32 bits, and the rest was put behind. A bit can leave permitted, and no call brings it back (only an exec may);
+    effective must lie within permitted. Raises OSError (EPERM). Source: capset(2).
     """
     header = VERSION_3.to_bytes(4, "little") + bytes(4)
     halves = [value >> shift & 0xFFFFFFFF for shift in (0, 32) for value in (effective, permitted, inheritable)]

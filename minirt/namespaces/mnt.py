@@ -236,6 +236,7 @@ def mask(root: int, path: str) -> None:
     except (FileNotFoundError, NotADirectoryError):
         return
     if stat.S_ISDIR(os.fstat(target).st_mode):
+        # Of one page: should it ever become writable, no memory can be filled by it.
         cover = mount.filesystem("tmpfs", {"nr_blocks": "1"}, ("ro", "nosuid", "nodev", "noexec"))
     else:
         cover = mount.clone("/dev/null")
