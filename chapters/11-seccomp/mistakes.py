@@ -8,7 +8,7 @@ from typing import Any
 
 from minirt.kernel import syscalls
 from minirt.seccomp import bpf
-from minirt.seccomp.bpf import JUMP, LONGEST, Code
+from minirt.seccomp.bpf import EQUAL, JUMP, LONGEST, Code
 from minirt.seccomp.compiler import GO_NAMES, Rule, _halve
 from minirt.seccomp.filter import SECCOMP_FILTER_FLAG_SPEC_ALLOW, SECCOMP_SET_MODE_FILTER, _Program
 
@@ -47,6 +47,29 @@ def branch__a_list_in_the_list(test: int, k: int, then: Code, otherwise: Code) -
 def branch__always_a_detour(test: int, k: int, then: Code, otherwise: Code) -> Code:
     """255 instructions can be skipped at once"""
     return [(test, 1, 0, k), (JUMP, 0, 0, len(then)), *then, *otherwise]
+
+
+def branch__one_more_than_fits(test: int, k: int, then: Code, otherwise: Code) -> Code:
+    """255 is the greatest that does"""
+    if len(then) <= 256:
+        return [(test, 0, len(then), k), *then, *otherwise]
+    return [(test, 1, 0, k), (JUMP, 0, 0, len(then)), *then, *otherwise]
+
+
+def branch__always_equal(test: int, k: int, then: Code, otherwise: Code) -> Code:
+    """the code of the comparison is `test`"""
+    if len(then) <= 255:
+        return [(EQUAL, 0, len(then), k), *then, *otherwise]
+    return [(test, 1, 0, k), (JUMP, 0, 0, len(then)), *then, *otherwise]
+
+
+def branch__in_the_piece_itself(test: int, k: int, then: Code, otherwise: Code) -> Code:
+    """make a new list of them"""
+    length = len(then)
+    then.extend(otherwise)
+    if length <= 255:
+        return [(test, 0, length, k), *then]
+    return [(test, 1, 0, k), (JUMP, 0, 0, length), *then]
 
 
 def assemble__big_endian(code: Code) -> bytes:
@@ -122,6 +145,46 @@ def rules_for__kernels_as_text(profile: Mapping[str, Any], capabilities: Collect
     return kept
 
 
+def rules_for__null_kernel(profile: Mapping[str, Any], capabilities: Collection[str], architecture: str,
+                           kernel: tuple[int, int]) -> list[Rule]:
+    """is no condition then"""
+    kept = []
+    for rule in profile.get("syscalls") or ():
+        include, exclude = rule.get("includes") or {}, rule.get("excludes") or {}
+        if not all(name.removeprefix("CAP_") in capabilities for name in include.get("caps") or ()):
+            continue
+        if any(name.removeprefix("CAP_") in capabilities for name in exclude.get("caps") or ()):
+            continue
+        if "minKernel" in include and kernel < tuple(map(int, include["minKernel"].split("."))):
+            continue
+        kept.append(rule)
+    return kept
+
+
+def rules_for__break(profile: Mapping[str, Any], capabilities: Collection[str], architecture: str,
+                     kernel: tuple[int, int]) -> list[Rule]:
+    """go on with the next"""
+    def at_least(version: str) -> bool:
+        return kernel >= tuple(map(int, version.split(".")))
+
+    kept = []
+    machine = GO_NAMES[architecture]
+    for rule in profile.get("syscalls") or ():
+        include, exclude = rule.get("includes") or {}, rule.get("excludes") or {}
+        if not all(name.removeprefix("CAP_") in capabilities for name in include.get("caps") or ()):
+            break
+        if any(name.removeprefix("CAP_") in capabilities for name in exclude.get("caps") or ()):
+            break
+        if (include.get("arches") and machine not in include["arches"]) or machine in (exclude.get("arches") or ()):
+            break
+        if include.get("minKernel") and not at_least(include["minKernel"]):
+            break
+        if exclude.get("minKernel") and at_least(exclude["minKernel"]):
+            break
+        kept.append(rule)
+    return kept
+
+
 def tree__a_list(found: Mapping[int, Code], default: Code, beyond: Code) -> Code:
     """ranges with the same piece are one"""
     code = bpf.branch(bpf.GREATER, max(found), beyond, default)
@@ -148,6 +211,29 @@ def tree__gaps_forgotten(found: Mapping[int, Code], default: Code, beyond: Code)
     """2 leads to the piece of 0, 1, 6 and 300, not to `default`"""
     ranges = [(number, found[number]) for number in sorted(found)]
     return _halve([*ranges, (max(found) + 1, beyond)])
+
+
+def tree__not_sorted(found: Mapping[int, Code], default: Code, beyond: Code) -> Code:
+    """sort them first"""
+    ranges: list[tuple[int, Code]] = [(0, default)]
+    for number, piece in found.items():
+        if ranges[-1][0] == number:
+            ranges.pop()
+        if not ranges or ranges[-1][1] is not piece:
+            ranges.append((number, piece))
+        ranges.append((number + 1, default))
+    return _halve([*ranges[:-1], (ranges[-1][0], beyond)])
+
+
+def tree__one_after_the_other(found: Mapping[int, Code], default: Code, beyond: Code) -> Code:
+    """a tree of halves"""
+    last = code = found.get(0, default)
+    for number in range(1, max(found) + 2):
+        piece = beyond if number > max(found) else found.get(number, default)
+        if piece is not last:
+            code = bpf.branch(bpf.GREATER_OR_EQUAL, number, piece, code)
+        last = piece
+    return code
 
 
 def install__length_in_bytes(assembled: bytes) -> None:
@@ -179,3 +265,9 @@ def install__swallows_the_refusal(assembled: bytes) -> None:
         syscalls.call("seccomp", SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_SPEC_ALLOW, ctypes.byref(pointer))
     except OSError:
         pass
+
+
+def install__no_flag(assembled: bytes) -> None:
+    """SECCOMP_FILTER_FLAG_SPEC_ALLOW, or every program"""
+    pointer = _Program(len(assembled) // 8, assembled)
+    syscalls.call("seccomp", SECCOMP_SET_MODE_FILTER, 0, ctypes.byref(pointer))

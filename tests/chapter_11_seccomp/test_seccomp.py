@@ -44,6 +44,18 @@ def decide(code: bpf.Code, number: int = 0, *arguments: int, audit: int = 0xC000
     raise AssertionError("the program does not end")
 
 
+def way(code: bpf.Code, number: int) -> list[tuple[int, int, int, int]]:
+    """The instructions that a piece of tests, jumps and returns goes through with a number in the accumulator."""
+    gone: list[tuple[int, int, int, int]] = []
+    at = 0
+    while not gone or gone[-1][0] != bpf.RETURN:
+        gone.append(code[at])
+        operation, yes, no, k = code[at]
+        holds = {bpf.EQUAL: number == k, bpf.GREATER: number > k, bpf.GREATER_OR_EQUAL: number >= k}
+        at += 1 + (k if operation == bpf.JUMP else yes if holds.get(operation) else no)
+    return gone
+
+
 def filtered(inside: Callable[..., Any], code: bpf.Code, then: Callable[[], Any]) -> Any:
     """Call a function in a child behind a filter."""
     assembled = b"".join(o.to_bytes(2, "little") + bytes((y, n)) + k.to_bytes(4, "little") for o, y, n, k in code)
@@ -69,6 +81,34 @@ def test_a_branch_goes_both_ways() -> None:
     code = [bpf.load(bpf.NUMBER), *piece]
     assert decide(code, 5) == ALLOW, "for the number 5 the test holds: go on with `then`, that is, skip nothing"
     assert decide(code, 6) == ERROR, "for the number 6 it does not hold: skip as many instructions as `then` has"
+    otherwise = [bpf.load(bpf.NUMBER), bpf.give(ERROR)]
+    longer = [bpf.load(bpf.NUMBER), *bpf.branch(bpf.EQUAL, 5, [bpf.give(ALLOW)], otherwise)]
+    assert (decide(longer, 5), decide(longer, 6)) == (ALLOW, ERROR), (
+        "with an `otherwise` of two instructions it goes wrong: what is skipped is `then`, whose length counts")
+
+
+@pytest.mark.exercise("minirt.seccomp.bpf.branch")
+@pytest.mark.parametrize("size", [1, 300])
+def test_a_branch_makes_the_test_that_it_is_given(size: int) -> None:
+    then = [*[bpf.load(bpf.NUMBER)] * (size - 1), bpf.give(ALLOW)]
+    for test, name, holds in ((bpf.EQUAL, "EQUAL", [5]), (bpf.GREATER, "GREATER", [6]),
+                              (bpf.GREATER_OR_EQUAL, "GREATER_OR_EQUAL", [5, 6])):
+        code = [bpf.load(bpf.NUMBER), *bpf.branch(test, 5, then, [bpf.give(ERROR)])]
+        found = [number for number in (4, 5, 6) if decide(code, number) == ALLOW]
+        assert found == holds, (
+            f"with the test {name} 5 and {size} instructions in `then` it holds for {found} of 4, 5 and 6, not for "
+            f"{holds}: the code of the comparison is `test`")
+
+
+@pytest.mark.exercise("minirt.seccomp.bpf.branch")
+@pytest.mark.parametrize("size", [1, 300])
+def test_a_branch_leaves_its_pieces_alone(size: int) -> None:
+    then, otherwise = [*[bpf.load(bpf.NUMBER)] * (size - 1), bpf.give(ALLOW)], [bpf.give(ERROR)]
+    before = [*then], [*otherwise]
+    bpf.branch(bpf.EQUAL, 5, then, otherwise)
+    assert (then, otherwise) == before, (
+        "`then` or `otherwise` is another list afterwards: one piece stands at many places of a program, so make a new "
+        "list of them")
 
 
 @pytest.mark.exercise("minirt.seccomp.bpf.branch")
@@ -89,11 +129,16 @@ def test_a_branch_of_255_needs_no_detour() -> None:
     piece = bpf.branch(bpf.EQUAL, 1, long, [bpf.give(ERROR)])
     assert len(piece) == 1 + 255 + 1, "255 instructions can be skipped at once: the extra JUMP is for more than that"
     assert (decide([bpf.load(0), *piece], 1), decide([bpf.load(0), *piece], 2)) == (ALLOW, ERROR)
+    piece = bpf.branch(bpf.EQUAL, 1, [bpf.load(bpf.NUMBER), *long], [bpf.give(ERROR)])
+    assert all(yes <= 255 and no <= 255 for _, yes, no, _ in piece), (
+        "256 instructions are skipped at once: that number does not fit into eight bits, 255 is the greatest that does")
+    assert (decide([bpf.load(0), *piece], 1), decide([bpf.load(0), *piece], 2)) == (ALLOW, ERROR)
 
 
 @pytest.mark.exercise("minirt.seccomp.bpf.assemble")
 def test_an_instruction_is_eight_bytes() -> None:
     raw = bpf.assemble([(0x20, 0, 0, 4), (0x15, 1, 2, 0xC000003E), (0x06, 0, 0, 0x7FFF0000)])
+    assert isinstance(raw, bytes), f"assemble() gives {type(raw).__name__}, which nobody can load: bytes are wanted"
     assert raw == bytes.fromhex("2000000004000000" "150001023e0000c0" "060000000000ff7f"), (
         f"assembled to {raw.hex(' ', 8)}: two bytes of code, one for each jump, four of k, all little-endian"
     )
@@ -158,6 +203,30 @@ def kept(rule: dict[str, Any], caps: tuple[str, ...] = (), machine: str = "x86_6
 def test_a_rule_without_conditions_holds() -> None:
     assert kept({}), "a rule without includes and excludes always holds"
     assert kept({"includes": None, "excludes": {}}), "includes and excludes may be null or empty: that is no condition"
+    assert kept({"includes": {}, "excludes": None}), "includes and excludes may be null or empty: that is no condition"
+
+
+@pytest.mark.exercise("minirt.seccomp.compiler.rules_for")
+@pytest.mark.parametrize("part", ["includes", "excludes"])
+@pytest.mark.parametrize("key", ["caps", "arches", "minKernel"])
+def test_null_is_no_condition(part: str, key: str) -> None:
+    try:
+        holds = kept({part: {key: None}}, ("BPF",))
+    except (TypeError, AttributeError) as error:
+        pytest.fail(f'{{"{part}": {{"{key}": null}}}} was met with {type(error).__name__}: {error}; what is in '
+                    f'"{part}" may be missing or null, and is no condition then')
+    assert holds, f'{{"{part}": {{"{key}": null}}}} is no condition: such a rule holds'
+
+
+@pytest.mark.exercise("minirt.seccomp.compiler.rules_for")
+@pytest.mark.parametrize("nothing", [{}, {"syscalls": None}, {"syscalls": []}], ids=["missing", "null", "empty"])
+def test_a_profile_may_have_no_rules(nothing: dict[str, Any]) -> None:
+    try:
+        found = compiler.rules_for(nothing, (), "x86_64", (6, 1))
+    except (TypeError, KeyError) as error:
+        pytest.fail(f"of the profile {nothing} it made {type(error).__name__}: {error}; \"syscalls\" may be missing or "
+                    "null, and there are no rules then")
+    assert found == [], f"the profile {nothing} has no rules, and rules_for() returned {found}: an empty list is wanted"
 
 
 @pytest.mark.exercise("minirt.seccomp.compiler.rules_for")
@@ -183,8 +252,26 @@ def test_kernels_are_compared_as_numbers() -> None:
     rule = {"includes": {"minKernel": "4.8"}}
     assert kept(rule, kernel=(6, 1)) and kept(rule, kernel=(4, 8)), "minKernel is the first kernel for which it holds"
     assert kept(rule, kernel=(4, 19)), "4.19 is newer than 4.8: compare numbers, not text"
-    assert not kept(rule, kernel=(4, 7))
-    assert not kept({"excludes": {"minKernel": "5.0"}}, kernel=(6, 1))
+    assert kept(rule, kernel=(5, 0)), "5.0 is newer than 4.8: the minor number counts only where the major is the same"
+    assert not kept(rule, kernel=(4, 7)), "4.7 is older than 4.8, and the rule holds from there on"
+    without = {"excludes": {"minKernel": "5.0"}}
+    assert not kept(without, kernel=(6, 1)) and not kept(without, kernel=(5, 0)), (
+        "a rule that excludes kernels from 5.0 on does not hold on 6.1, and on 5.0 neither")
+    assert kept(without, kernel=(4, 19)), "a rule that excludes kernels from 5.0 on holds on 4.19"
+
+
+@pytest.mark.exercise("minirt.seccomp.compiler.rules_for")
+@pytest.mark.parametrize("condition", [
+    {"includes": {"caps": ["CAP_BPF"]}}, {"includes": {"arches": ["arm64"]}}, {"includes": {"minKernel": "7.0"}},
+    {"excludes": {"caps": ["CAP_CHOWN"]}}, {"excludes": {"arches": ["amd64"]}}, {"excludes": {"minKernel": "4.0"}},
+], ids=lambda condition: "-".join((*condition, *next(iter(condition.values())))))
+def test_one_rule_says_nothing_of_the_others(condition: dict[str, Any]) -> None:
+    first, third = ({"names": [name], "action": "SCMP_ACT_ALLOW"} for name in ("read", "write"))
+    second = {"names": ["bpf"], "action": "SCMP_ACT_ALLOW", **condition}
+    found = compiler.rules_for({"syscalls": [first, second, third]}, ("CHOWN",), "x86_64", (6, 1))
+    assert found == [first, third], (
+        f"of three rules, for read, bpf and write, the second does not hold ({condition}); kept were "
+        f"{[each['names'][0] for each in found]}: pass over that one alone, and go on with the next")
 
 
 @pytest.mark.exercise("minirt.seccomp.compiler.tree")
@@ -194,9 +281,15 @@ def test_each_number_finds_its_piece() -> None:
     code = [bpf.load(bpf.NUMBER), *compiler.tree(found, [bpf.give(ERROR)], [bpf.give(bpf.TRAP)])]
     names = {ALLOW: "the piece of 0, 1, 6 and 300", bpf.LOG: "the piece of 5", ERROR: "`default`",
              bpf.TRAP: "`beyond`"}
+    assert not any(each[0] == bpf.LOAD for each in code[1:]), (
+        "the tree loads something: the accumulator holds the number already, perhaps without x32's bit")
     for number in range(301):
         expected, got = found.get(number, [bpf.give(ERROR)])[0][3], decide(code, number)
         assert got == expected, f"`found` has 0, 1, 5, 6, 300; {number} leads to {names[got]}, not to {names[expected]}"
+    mixed = {number: found[number] for number in (6, 300, 0, 5, 1)}
+    code = [bpf.load(bpf.NUMBER), *compiler.tree(mixed, [bpf.give(ERROR)], [bpf.give(bpf.TRAP)])]
+    wrong = [number for number in range(301) if decide(code, number) != found.get(number, [bpf.give(ERROR)])[0][3]]
+    assert not wrong, f"with the numbers in the order 6, 300, 0, 5, 1 it goes wrong for {wrong[:5]}: sort them first"
 
 
 @pytest.mark.exercise("minirt.seccomp.compiler.tree")
@@ -212,6 +305,22 @@ def test_neighbours_share_a_range() -> None:
     code = compiler.tree(dict.fromkeys(range(100), allow), [bpf.give(ERROR)], [bpf.give(ERROR)])
     assert len(code) <= 4, (
         f"a hundred neighbours with the same piece made {len(code)} instructions: ranges with the same piece are one")
+    default = [bpf.give(ERROR)]
+    code = compiler.tree({3: default, 7: default, 8: allow, 9: default}, default, default)
+    assert len(code) <= 5, (
+        f"numbers whose piece is `default` itself made a tree of {len(code)} instructions: merge neighbours with the "
+        "same piece also where that is `default`, or `beyond`")
+
+
+@pytest.mark.exercise("minirt.seccomp.compiler.tree")
+def test_a_search_halves_what_is_left() -> None:
+    every_other = {number: [bpf.give(bpf.ERRNO | number)] for number in range(0, 200, 2)}
+    code = compiler.tree(every_other, [bpf.give(ERROR)], [bpf.give(bpf.TRAP)])
+    for number in range(0, 200, 2):
+        steps = [each for each in way(code, number) if each[0] not in (bpf.JUMP, bpf.RETURN)]
+        assert len(steps) <= 8, (
+            f"{len(steps)} comparisons for number {number} among 200 ranges: a tree of halves (`_halve`) needs eight, "
+            "and every system call has to wait for them")
 
 
 def test_the_builtin_filter_takes_few_comparisons() -> None:
@@ -271,6 +380,22 @@ def test_an_ordinary_user_needs_no_new_privs_first(inside: Callable[..., Any]) -
 
     assert inside(attempt, False) == "OSError 13", "without no_new_privs the kernel refuses (EACCES): let the error out"
     assert inside(attempt, True) == "loaded"
+
+
+@pytest.mark.exercise("minirt.seccomp.filter.install")
+def test_it_is_one_call_with_the_flag(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[Any, ...]] = []
+
+    def only_noted(*arguments: Any) -> int:
+        calls.append(arguments)
+        return 0
+
+    monkeypatch.setattr(filter.syscalls, "call", only_noted)
+    filter.install(bytes.fromhex("060000000000ff7f"))
+    made = [(name, *[each for each in rest if isinstance(each, int)]) for name, *rest in calls]
+    assert made == [("seccomp", filter.SECCOMP_SET_MODE_FILTER, filter.SECCOMP_FILTER_FLAG_SPEC_ALLOW)], (
+        f"the calls are {made}: one call of seccomp(2) is wanted, with SECCOMP_SET_MODE_FILTER, and with "
+        "SECCOMP_FILTER_FLAG_SPEC_ALLOW, or every program behind the filter would be slowed down")
 
 
 @pytest.mark.exercise("minirt.seccomp.filter.install")

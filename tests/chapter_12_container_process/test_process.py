@@ -15,7 +15,7 @@ from minirt.errors import CannotInvokeError, CommandNotFoundError
 from minirt.kernel import syscalls
 from minirt.process import enter, join, program, users
 
-KINDS = {"mnt": 0x00020000, "uts": 0x04000000, "ipc": 0x08000000, "net": 0x40000000}
+KINDS = {"mnt": 0x00020000, "cgroup": 0x02000000, "uts": 0x04000000, "ipc": 0x08000000, "net": 0x40000000}
 
 
 # -- the sealed program -----------------------------------------------------------------------------------------------
@@ -43,6 +43,20 @@ def test_nobody_can_change_it() -> None:
     os.close(descriptor)
 
 
+@pytest.mark.exercise("minirt.process.program.sealed")
+def test_it_opens_one_descriptor(inside: Callable[..., Any]) -> None:
+    def attempt() -> list[int]:
+        def is_open(number: int) -> bool:
+            return os.path.exists(f"/proc/self/fd/{number}")
+
+        before = [number for number in range(256) if is_open(number)]
+        descriptor = program.sealed()
+        return [number for number in range(256) if is_open(number) and number not in (*before, descriptor)]
+
+    left = inside(attempt)
+    assert not left, f"descriptor {left} is left open beside the one returned: nobody would ever close it"
+
+
 # -- the lock-out -----------------------------------------------------------------------------------------------------
 
 
@@ -52,11 +66,11 @@ def test_nothing_can_be_imported_any_more(inside: Callable[..., Any], tmp_path: 
 
     def attempt() -> str:
         sys.path.insert(0, str(tmp_path))
-        lists = (sys.path, sys.meta_path, sys.path_hooks)
+        lists, cache = (sys.path, sys.meta_path, sys.path_hooks), sys.path_importer_cache
         enter.lock_out_imports()
         if any(lists):
             return "in place"
-        if sys.path_importer_cache:
+        if sys.path_importer_cache or cache:
             return "remembered"
         for name in ("planted", "colorsys", "this"):
             try:
@@ -103,6 +117,35 @@ def test_every_id_is_the_users(inside: Callable[..., Any]) -> None:
     )
 
 
+@pytest.mark.exercise("minirt.process.enter.become")
+def test_root_of_other_groups_and_nobody_without_any(inside: Callable[..., Any]) -> None:
+    def attempt(uid: int, groups: list[int]) -> tuple[Any, ...]:
+        os.setgroups([0, 5])
+        enter.become(users.User(uid, 2345, groups, "/"))
+        return os.getresuid(), os.getresgid(), sorted(os.getgroups())
+
+    groups = inside(attempt, 1234, [])[2]
+    assert groups == [], f"the user has no supplementary groups, and kept root's {groups}: an empty list is a list, too"
+    found = inside(attempt, 0, [3456])
+    assert found == ((0,) * 3, (2345,) * 3, [3456]), (
+        f"user 0 with group 2345 and supplementary group 3456 (`--user 0:2345`) got {found}: user 0 is like any other")
+
+
+@pytest.mark.exercise("minirt.process.enter.become")
+def test_an_identity_that_cannot_be_had_is_an_error(inside: Callable[..., Any]) -> None:
+    def attempt() -> str:
+        os.setresuid(65534, 65534, 65534)
+        try:
+            enter.become(users.User(1234, 2345, [2345], "/"))
+        except PermissionError:
+            return "refused"
+        return f"user {os.getuid()}"
+
+    found = inside(attempt)
+    assert found == "refused", (
+        f"the kernel refused (EPERM), and become() returned: the command would run as {found}; let OSError out")
+
+
 # -- the program ------------------------------------------------------------------------------------------------------
 
 
@@ -113,6 +156,10 @@ def place(tmp_path: Path) -> Path:
     for path, mode in (("first/tool", 0o644), ("second/tool", 0o755), ("second/other", 0o755), ("first/plain", 0o644)):
         (tmp_path / path).write_text("#!/bin/sh\n")
         (tmp_path / path).chmod(mode)
+    for directory in ("first", "second"):
+        (tmp_path / directory / "both").write_text("#!/bin/sh\n")
+        (tmp_path / directory / "both").chmod(0o755)
+    (tmp_path / "first/linked").symlink_to(tmp_path / "second")
     (tmp_path / "first/other").mkdir()
     (tmp_path / "first/only").mkdir()
     return tmp_path
@@ -125,6 +172,29 @@ def test_only_the_containers_path_is_searched(place: Path) -> None:
         pytest.fail(f"found {found}: the PATH of the container counts, in `env`, and not the one of this process")
     assert error.value.exit_code == 127
     assert enter.find_program("sh", ["PATH=/nowhere:/bin"]) == "/bin/sh"
+    os.chdir(place)
+    with pytest.raises(CommandNotFoundError):
+        found = enter.find_program("sh", ["HOME=/"])
+        pytest.fail(f"found {found}: `env` has no PATH, so there is no directory to search in")
+
+
+@pytest.mark.exercise("minirt.process.enter.find_program")
+def test_path_is_one_name_and_its_value_the_rest(place: Path) -> None:
+    (place / "a=b").mkdir()
+    (place / "a=b/strange").symlink_to(place / "second/tool")
+    for other in (f"MANPATH={place}/first", f"PATHS={place}/first", "NOPATH=1", "A=PATH=/nowhere"):
+        try:
+            found = enter.find_program("both", [other, f"PATH={place}/second"])
+        except CommandNotFoundError:
+            found = "nothing"
+        assert found == f"{place}/second/both", (
+            f"found {found} with {other.partition('=')[0]} before PATH in `env`: the entry begins with PATH=, whole")
+    try:
+        found = enter.find_program("strange", [f"PATH=/nowhere:{place}/a=b"])
+    except CommandNotFoundError:
+        found = "nothing"
+    assert found == f"{place}/a=b/strange", (
+        f"found {found}: the value is all behind the first \"=\", and may have another one in it")
 
 
 @pytest.mark.exercise("minirt.process.enter.find_program")
@@ -134,6 +204,10 @@ def test_the_first_that_can_be_executed_is_taken(place: Path) -> None:
     assert found == f"{place}/second/tool", f"{found} cannot be executed: go on to the next directory"
     found = enter.find_program("other", env)
     assert found == f"{place}/second/other", f"{found} is a directory, and no program: go on"
+    found = enter.find_program("both", env)
+    assert found == f"{place}/first/both", f"found {found}, but an earlier directory of PATH has one: the first counts"
+    found = enter.find_program("both", [f"PATH={place}/first/plain:{place}/second"])
+    assert found == f"{place}/second/both"
 
 
 @pytest.mark.exercise("minirt.process.enter.find_program")
@@ -149,13 +223,47 @@ def test_a_name_with_a_slash_is_a_path(place: Path) -> None:
 
 @pytest.mark.exercise("minirt.process.enter.find_program")
 def test_what_is_there_and_cannot_be_used_is_126(place: Path) -> None:
-    for name in (f"{place}/first/plain", f"{place}/first/only", "plain"):
+    for name in (f"{place}/first/plain", f"{place}/first/only", "plain", f"{place}/first/linked"):
         try:
             enter.find_program(name, [f"PATH={place}/first"])
         except CannotInvokeError as error:
             assert error.exit_code == 126
         except CommandNotFoundError:
             pytest.fail(f"{name} was found, and cannot be executed: that is CannotInvokeError (126), not 127")
+        else:
+            pytest.fail(f"{name} is a directory, or nobody may execute it: that is CannotInvokeError (126)")
+
+
+@pytest.mark.exercise("minirt.process.enter.find_program")
+def test_the_users_own_permissions_count(place: Path, inside: Callable[..., Any]) -> None:
+    for path, mode in (("closed", 0o700), ("roots", 0o744), ("everyones", 0o755)):
+        (place / path).mkdir(mode=0o755)
+        (place / path / "program").write_text("#!/bin/sh\n")
+        (place / path / "program").chmod(0o755)
+        (place / path / ("." if path == "closed" else "program")).chmod(mode)
+    for directory in (place, *place.parents[:2]):
+        directory.chmod(0o755)
+
+    def attempt(name: str, directories: str, real: int) -> str:
+        os.setresuid(real, 65534, real)
+        try:
+            return enter.find_program(name, ["PATH=" + directories])
+        except (CannotInvokeError, CommandNotFoundError) as error:
+            return type(error).__name__
+        except PermissionError as error:
+            return f"PermissionError: {error}"
+
+    for real in (65534, 0):
+        found = inside(attempt, "program", f"{place}/roots:{place}/everyones", real)
+        assert found == f"{place}/everyones/program", (
+            f"as an ordinary user (real id {real}) it gave {found}: the program in roots/ may be executed by root "
+            "alone, and the effective ids of this process are those of the command's user: os.access() tells")
+    for name in ("program", f"{place}/closed/program"):
+        found = inside(attempt, name, f"{place}/closed", 65534)
+        assert found == "CannotInvokeError", (
+            f"{found} for a program in a directory that this user may not enter: there may be one, so it is 126")
+    assert inside(attempt, "program", f"{place}/closed:{place}/everyones", 65534) == f"{place}/everyones/program", (
+        "a directory of PATH that may not be entered is no end of the search: remember it, and go on")
 
 
 # -- joining ----------------------------------------------------------------------------------------------------------
@@ -189,7 +297,9 @@ def test_joining_enters_every_namespace(walled: Any, inside: Callable[..., Any])
     def attempt() -> dict[str, str]:
         proc = os.open("/proc", os.O_RDONLY)  # of this pid namespace: the joined one's /proc would not show us
         me = os.getpid()
-        join.enter_namespaces(os.pidfd_open(inner))
+        target = os.pidfd_open(inner)
+        join.enter_namespaces(target)
+        os.fstat(target)  # it stays open: who called holds it
         found = {kind: os.readlink(f"{me}/ns/{kind}", dir_fd=proc) for kind in KINDS}
         return {**found, "pid": os.readlink(f"{me}/ns/pid_for_children", dir_fd=proc)}
 
@@ -197,6 +307,25 @@ def test_joining_enters_every_namespace(walled: Any, inside: Callable[..., Any])
     for kind in KINDS:
         assert found[kind] == theirs[kind], f"you are not in its {kind} namespace: every bit of EVERY_NAMESPACE counts"
     assert found["pid"] == theirs["pid"], "your children are not in its pid namespace: CLONE_NEWPID counts too"
+
+
+@pytest.mark.exercise("minirt.process.join.enter_namespaces")
+def test_who_has_ended_cannot_be_joined(inside: Callable[..., Any]) -> None:
+    def attempt() -> str:
+        pid = os.fork()
+        if not pid:
+            os._exit(0)
+        target = os.pidfd_open(pid)
+        os.waitpid(pid, 0)
+        try:
+            join.enter_namespaces(target)
+        except ProcessLookupError:
+            return "no such process"
+        return "no error"
+
+    assert inside(attempt) == "no such process", (
+        "the process has ended, and the kernel said ESRCH: let OSError out, or the command would run on the machine "
+        "itself, outside of every container")
 
 
 # -- the whole --------------------------------------------------------------------------------------------------------
