@@ -515,7 +515,7 @@ IN_THE_BOX = ["data", "dev", "etc", "run"]
 def test_the_new_root_is_the_root(spawn: Callable[..., Any], box: Path) -> None:
     child = spawn(pivoted, box)
     reasons = {
-        "EBUSY": "EBUSY: the old root is in use, by this very process among others. Go to the new root first "
+        "EBUSY": "EBUSY: we are still in the old root, or other mounts lie below it. Go to the new root first "
         "(os.fchdir), and unmount the old one with MNT_DETACH",
         "EINVAL": "EINVAL: what is to be the root must be a mount, and the working directory must be in it (os.fchdir)",
     }
