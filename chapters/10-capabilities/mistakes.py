@@ -58,6 +58,14 @@ def mask__passes_over_strangers(names: Iterable[str]) -> int:
     return bits
 
 
+def mask__exclusive_or(names: Iterable[str]) -> int:
+    """a name that comes twice counts once"""
+    bits = 0
+    for name in names:
+        bits ^= 1 << number(name)
+    return bits
+
+
 def names_of__ends_with_the_table(bits: int) -> list[str]:
     """a kernel newer than the table"""
     return [name for place, name in enumerate(NAMES) if bits >> place & 1]
@@ -76,6 +84,11 @@ def names_of__from_the_highest(bits: int) -> list[str]:
 def names_of__with_prefix(bits: int) -> list[str]:
     """without "CAP_" """
     return ["CAP_" + NAMES[place] if place < len(NAMES) else str(place) for place in range(64) if bits >> place & 1]
+
+
+def names_of__one_beyond_the_table(bits: int) -> list[str]:
+    """is one too far"""
+    return [NAMES[place] if place <= len(NAMES) else str(place) for place in range(64) if bits >> place & 1]
 
 
 def choose__adds_before_it_drops(add: Sequence[str] = (), drop: Sequence[str] = ()) -> list[str]:
@@ -137,6 +150,30 @@ def choose__knows_no_all(add: Sequence[str] = (), drop: Sequence[str] = ()) -> l
 
 def choose__does_not_ask(add: Sequence[str] = (), drop: Sequence[str] = ()) -> list[str]:
     """cannot be given here"""
+    added, dropped = [{name.upper() for name in words} for words in (add, drop)]
+    more, less = mask(added - {"ALL"}), mask(dropped - {"ALL"})
+    if "ALL" in added:
+        return names_of(mask(everything()) & ~less)
+    if "ALL" in dropped:
+        return names_of(more)
+    return names_of(mask(DEFAULT) & ~less | more)
+
+
+def choose__only_of_the_fourteen(add: Sequence[str] = (), drop: Sequence[str] = ()) -> list[str]:
+    """also what is none of the fourteen"""
+    available(add)
+    added, dropped = [{name.upper() for name in words} for words in (add, drop)]
+    more, less = mask(added - {"ALL"}), mask(dropped - {"ALL"})
+    if "ALL" in added:
+        return names_of(mask(everything()) & ~less)
+    if "ALL" in dropped:
+        return names_of(mask(DEFAULT) & more)
+    return names_of(mask(DEFAULT) & ~less | more)
+
+
+def choose__what_is_dropped_must_be_there(add: Sequence[str] = (), drop: Sequence[str] = ()) -> list[str]:
+    """only what is added must be available"""
+    available([*add, *drop])
     added, dropped = [{name.upper() for name in words} for words in (add, drop)]
     more, less = mask(added - {"ALL"}), mask(dropped - {"ALL"})
     if "ALL" in added:

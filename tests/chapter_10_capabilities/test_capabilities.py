@@ -51,6 +51,10 @@ def test_a_set_is_a_number_with_a_bit_for_each_capability() -> None:
         "bits are set, with or without CAP_ in front of the name"
     )
     assert capabilities.mask([]) == 0, "no names make the empty set, 0"
+    found = capabilities.mask(name for name in ("CHOWN", "BPF", "45"))
+    assert found == 1 | 1 << 39 | 1 << 45, (
+        f"{found:#x} for CHOWN, BPF and 45, numbers 0, 39 and 45: a set has 64 bits, also for what the table does not "
+        "name")
 
 
 @pytest.mark.exercise("minirt.capabilities.mask")
@@ -61,6 +65,8 @@ def test_dockers_fourteen_are_this_number() -> None:
 
 @pytest.mark.exercise("minirt.capabilities.mask")
 def test_a_name_that_comes_twice_counts_once() -> None:
+    found = capabilities.mask(["KILL", "CHOWN", "CAP_KILL"])
+    assert found == 33, f"{found} for CHOWN and twice KILL: a name that comes twice counts once; join sets with |"
     found = capabilities.mask(["KILL", "kill", "CAP_KILL"])
     assert found == 32, f"{found} for KILL, three times: a name that comes twice counts once; put sets together with |"
 
@@ -105,6 +111,12 @@ def test_a_newer_kernels_capability_goes_by_its_number() -> None:
         f"{found} for bits 0, 45 and 63: a kernel newer than the table has capabilities that it does not name; give "
         "their numbers, as text, or they would be lost"
     )
+    first = len(capabilities.NAMES)
+    try:
+        found = capabilities.names_of(1 << first)
+    except IndexError:
+        pytest.fail(f"the table ends before bit {first}: NAMES[{first}] is one too far: that bit goes by its number")
+    assert found == [str(first)], f"{found} for bit {first}, the first one behind the table: its name is its number"
     assert capabilities.number("45") == 45
 
 
@@ -140,11 +152,17 @@ def test_all_is_a_word_and_not_a_name() -> None:
     except MinirtError as error:
         pytest.fail(f'"ALL" is not the name of a capability, and mask() says so ({error}): take it out before you ask')
     assert capabilities.choose(["CHOWN"], ["all"]) == ["CHOWN"], "--cap-drop all --cap-add CHOWN leaves CHOWN alone"
+    assert capabilities.choose(["SYS_NICE"], ["ALL"]) == ["SYS_NICE"], (
+        "--cap-drop ALL --cap-add SYS_NICE leaves what is added, also what is none of the fourteen")
+    assert capabilities.choose(["MKNOD"], ["ALL", "MKNOD"]) == ["MKNOD"], (
+        "with --cap-drop ALL only what is added counts: what else `drop` names says nothing more")
     have = capabilities.choose(["all"])
     assert capabilities.mask(have) == sets()["Bnd"], f"--cap-add all gives all that this process has, not {have}"
     assert "MKNOD" not in capabilities.choose(["ALL"], ["CAP_MKNOD"]), (
         "--cap-add ALL --cap-drop MKNOD is everything without what is dropped"
     )
+    assert "MKNOD" not in capabilities.choose(["ALL", "MKNOD"], ["MKNOD"]), (
+        "--cap-add ALL --cap-add MKNOD --cap-drop MKNOD: where ALL is added, what is dropped is missing")
     assert capabilities.choose(["ALL"], ["ALL"]) == have, 'with "ALL" in both lists, --cap-add comes first'
 
 
@@ -165,6 +183,11 @@ def test_a_name_that_is_none_is_no_wish(add: list[str], drop: list[str]) -> None
 def test_nobody_can_give_what_he_has_not(inside: Callable[..., Any]) -> None:
     def with_less() -> tuple[list[str], str]:
         drop(23)
+        try:
+            capabilities.choose([], ["SYS_NICE"])
+        except MinirtError as error:
+            pytest.fail(f"--cap-drop SYS_NICE was refused to a process that has none to give ({error}): only what is "
+                        "added must be available")
         try:
             capabilities.choose(["SYS_NICE"])
             refused = ""
@@ -297,6 +320,16 @@ def test_what_has_left_permitted_does_not_come_back(inside: Callable[..., Any]) 
         return "no error"
 
     assert inside(come_back) == "refused", "the kernel refused, and set_sets() must raise OSError then"
+
+    def too_much() -> str:
+        try:
+            capabilities.set_sets(0b11, 0b1, 0)
+        except PermissionError:
+            return "refused"
+        return "no error"
+
+    assert inside(too_much) == "refused", (
+        "effective was to have more than permitted: the kernel refuses that, and set_sets() must not make it fit")
 
 
 # ---------------------------------------------------------------------------------------- set_no_new_privileges
