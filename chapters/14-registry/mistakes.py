@@ -69,6 +69,40 @@ def parse_challenges__letters_as_they_come(header: str) -> list[Challenge]:
     return challenges
 
 
+def parse_challenges__an_empty_value_is_none(header: str) -> list[Challenge]:
+    """a quoted value is None only if there is none"""
+    challenges: list[Challenge] = []
+    position = 0
+    while position < len(header):
+        if challenges and (found := _PARAMETER.match(header, position)):
+            name, quoted, word = found.groups()
+            challenges[-1].parameters[name.lower()] = re.sub(r"\\(.)", r"\1", quoted) if quoted else word
+        elif found := _SCHEME.match(header, position):
+            challenges.append(Challenge(found[1].lower(), {}))
+        else:
+            break
+        position = found.end()
+    return challenges
+
+
+def parse_challenges__what_cannot_be_read_ends_everything(header: str) -> list[Challenge]:
+    """what stood before it remains"""
+    challenges: list[Challenge] = []
+    position = 0
+    while position < len(header):
+        if challenges and (found := _PARAMETER.match(header, position)):
+            name, quoted, word = found.groups()
+            value = re.sub(r"\\(.)", r"\1", quoted) if quoted is not None else word
+            challenges[-1].parameters[name.lower()] = value
+        elif found := _SCHEME.match(header, position):
+            challenges.append(Challenge(found[1].lower(), {}))
+        else:
+            return []
+        position = found.end()
+    return challenges
+
+
+
 def token_request__password_in_the_query(challenge: Challenge, scope: str, credentials: Credentials,
                                          ) -> tuple[str, dict[str, Any]]:
     """so in every log on the way"""
@@ -119,6 +153,20 @@ def token_request__empty_ones_told(challenge: Challenge, scope: str, credentials
     if credentials.user:
         how["headers"] = {"Authorization": basic(credentials)}
     return "GET", how
+
+
+def token_request__a_list_in_the_form(challenge: Challenge, scope: str, credentials: Credentials,
+                                      ) -> tuple[str, dict[str, Any]]:
+    """a form has one `scope`"""
+    told: dict[str, Any] = {"service": challenge.parameters.get("service"), "scope": scope.split()}
+    if credentials.identity:
+        told |= {"grant_type": "refresh_token", "refresh_token": credentials.identity, "client_id": CLIENT}
+        return "POST", {"data": {key: value for key, value in told.items() if value}}
+    how = {"params": {key: value for key, value in told.items() if value}}
+    if credentials.user:
+        how["headers"] = {"Authorization": basic(credentials)}
+    return "GET", how
+
 
 
 def Registry__travel__credentials_everywhere(self: Registry, method: str, url: str, scope: str = "",
@@ -213,6 +261,40 @@ def Registry__travel__for_ever(self: Registry, method: str, url: str, scope: str
         if urlsplit(url).scheme == "https" and urlsplit(there).scheme != "https":
             raise BadInputError(f"{there} is not encrypted")
         url = there
+
+
+def Registry__travel__where_we_began(self: Registry, method: str, url: str, scope: str = "",
+                                     data: bytes | Body | None = None,
+                                     headers: dict[str, str] | None = None) -> requests.Response:
+    """where we are counts"""
+    for _ in range(MOST_REDIRECTS):
+        mine = self.wallet.header(scope) if origin(url) == origin(self.base) else {}
+        answer = self.send(method, url, {**(headers or {}), **mine}, data)
+        if answer.status_code not in REDIRECTS or method not in ("GET", "HEAD"):
+            return answer
+        answer.close()
+        url = urljoin(url, answer.headers.get("Location", ""))
+        if urlsplit(self.base).scheme == "https" and urlsplit(url).scheme != "https":
+            raise BadInputError(f"{url} is not encrypted")
+    raise BadInputError("too many redirects")
+
+
+def Registry__travel__whatever_begins_with_3(self: Registry, method: str, url: str, scope: str = "",
+                                             data: bytes | Body | None = None,
+                                             headers: dict[str, str] | None = None) -> requests.Response:
+    """304 is no redirect"""
+    for _ in range(MOST_REDIRECTS):
+        mine = self.wallet.header(scope) if origin(url) == origin(self.base) else {}
+        answer = self.send(method, url, {**(headers or {}), **mine}, data)
+        if answer.status_code // 100 != 3 or method not in ("GET", "HEAD"):
+            return answer
+        answer.close()
+        there = urljoin(url, answer.headers.get("Location", ""))
+        if urlsplit(url).scheme == "https" and urlsplit(there).scheme != "https":
+            raise BadInputError(f"{there} is not encrypted")
+        url = there
+    raise BadInputError("too many redirects")
+
 
 
 def fetch__from_the_beginning_again(registry: Registry, repository: str, descriptor: dict[str, Any], start: int = 0,
@@ -385,6 +467,26 @@ def push_blob__a_second_upload(registry: Registry, repository: str, descriptor: 
         address = registry.send_chunk(repository, address, pieces, 0, descriptor["size"])
         registry.finish_upload(repository, address, digest)
     return PUSHED, ""
+
+
+def push_blob__small_is_less_than_small(registry: Registry, repository: str, descriptor: dict[str, Any], pieces: Open,
+                                        neighbours: Iterable[str] = ()) -> tuple[str, str]:
+    """*at most* SMALL bytes"""
+    digest, size, address = descriptor["digest"], descriptor["size"], ""
+    if registry.has_blob(repository, digest):
+        return EXISTS, ""
+    for source in neighbours:
+        address = registry.begin_upload(repository, digest, source)
+        if not address:
+            return MOUNTED, source
+    address = address or registry.begin_upload(repository)
+    if size < SMALL:
+        registry.finish_upload(repository, address, digest, b"".join(pieces(0)))
+    else:
+        address = registry.send_chunk(repository, address, pieces, 0, size)
+        registry.finish_upload(repository, address, digest)
+    return PUSHED, ""
+
 
 
 def finish_upload__body_forgotten(storage: Storage, request: Request, name: str, identifier: str) -> Answer:

@@ -47,8 +47,8 @@ def parsed(header: str) -> list[Challenge]:
     """The challenges of a header; whatever goes wrong is told with the header that did it."""
     try:
         return auth.parse_challenges(header)
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        pytest.fail(f"the header {header!r} ends in {error!r}")
+    except (ValueError, LookupError, TypeError, AttributeError, MinirtError) as error:
+        pytest.fail(f"the header {header!r} ends in {error!r}: what cannot be read ends the list, and no more")
 
 
 TOKENS = 'Bearer realm="https://auth.example/token",service="registry.example"'
@@ -78,6 +78,18 @@ def test_a_quoted_value_may_hold_everything() -> None:
     assert found == [Challenge("basic", {"realm": 'say "friend", and enter'})], (
         f"within quotes a backslash means the character after it, literally: {found}"
     )
+    found = parsed(r'Basic realm="C:\\rooms \x"')
+    assert found == [Challenge("basic", {"realm": r"C:\rooms x"})], (
+        f"two backslashes mean one, and one before an x means x: each counts for the character after it; {found}"
+    )
+    found = parsed('Basic realm=""')
+    assert found == [Challenge("basic", {"realm": ""})], (
+        f'the value of realm="" is the empty text, and not {found}: a quoted value is None only if there is none'
+    )
+    found = parsed('Bearer realm = "x", service=Word')
+    assert found == [Challenge("bearer", {"realm": "x", "service": "Word"})], (
+        f"spaces may stand around the =, and a value counts as it is written: {found}; ask for a parameter first"
+    )
     found = parsed("Bearer realm=here, Service=word")
     assert found == [Challenge("bearer", {"realm": "here", "service": "word"})], (
         f"a value may stand without quotes, and names count in any letters (we tell them in small ones): {found}"
@@ -94,6 +106,11 @@ def test_several_challenges_in_one_header() -> None:
     assert parsed("") == [], "an empty header challenges nobody: the list is empty"
     assert [each.scheme for each in parsed("Negotiate, Basic realm=x")] == ["negotiate", "basic"], (
         "a challenge may have no parameter at all"
+    )
+    assert parsed('realm="x"') == [], "a parameter before any scheme belongs to no challenge: the list is empty"
+    found = parsed('Basic realm="a", ???, Bearer realm="b"')
+    assert found == [Challenge("basic", {"realm": "a"})], (
+        f"??? cannot be read, and ends the list; what stood before it remains, what follows is not guessed at: {found}"
     )
 
 
@@ -141,6 +158,11 @@ def test_several_scopes_and_none() -> None:
     )
     _, how = auth.token_request(Challenge("bearer", {"realm": "x"}), "", ADA)
     assert how.get("params", {}) == {}, f"no service and no scope: tell none of them, and not {how['params']}"
+    other = Challenge("bearer", {"realm": "x", "scope": "repository:b:pull"})
+    _, how = auth.token_request(other, "repository:a:push", ADA)
+    assert told(how, "params") == {"scope": "repository:a:push"}, (
+        f"the scope is the one that is handed in, whatever the challenge names, and the query tells {how['params']}"
+    )
 
 
 @pytest.mark.exercise("minirt.registry.auth.token_request")
@@ -154,6 +176,14 @@ def test_an_identity_token_goes_into_a_form() -> None:
         "refresh_token": "refresh-me", "client_id": auth.CLIENT,
     }, f"the form tells {how['data']}"
     assert not how.get("headers") and not how.get("params"), "the form tells all, and nothing else is shown"
+    method, how = auth.token_request(ASKED, "repository:a:pull repository:b:pull", Credentials(identity="refresh-me"))
+    assert method == "POST", f"an identity token needs no name beside it, and the answer to one is a {method}"
+    assert how["data"]["scope"] == "repository:a:pull repository:b:pull", (
+        f"a form has one `scope`, in which spaces part them, and not {how['data']['scope']!r}"
+    )
+    _, how = auth.token_request(Challenge("bearer", {"realm": "x"}), "", Credentials(identity="refresh-me"))
+    empty = sorted({"service", "scope"} & set(how["data"]))
+    assert not empty, f"no service and no scope, and the form tells {empty}, empty: leave out what there is not"
 
 
 # -- redirects ---------------------------------------------------------------------------------------------------------
@@ -188,7 +218,8 @@ class Travelled(Registry):
         assert len(self.sent) < 100, "travel() asks again and again: MOST_REDIRECTS requests are the end"
         assert "://" in url, f"{url} is no address: a Location may leave out the host, and is seen from where we are"
         way = self.ways.get(url, 200)
-        self.replies.append(Reply(url, 307, way) if isinstance(way, str) else Reply(url, way))
+        status, location = way if isinstance(way, tuple) else (307, way) if isinstance(way, str) else (way, "")
+        self.replies.append(Reply(url, status, location))
         return self.replies[-1]
 
 
@@ -249,6 +280,40 @@ def test_the_way_never_leads_from_encryption_into_the_open() -> None:
     assert isinstance(error, BadInputError) and len(registry.sent) == 1, (
         "we went on to http://storage.example, where everybody on the way can read and change what comes"
     )
+    assert registry.replies[0].closed, "the answer that sent us there was not closed before the error"
+    registry = Travelled("https://registry.example", {HOME: "file:///etc/passwd"})
+    assert isinstance(refused(registry.travel, "GET", HOME), BadInputError) and len(registry.sent) == 1, (
+        "we went on to file:///etc/passwd: from an encrypted address the way leads to an encrypted one, and to no other"
+    )
+    mirror = {"http://localhost:5000/x": AWAY, AWAY: "http://storage.example/x"}
+    registry = Travelled("http://localhost:5000", mirror)
+    error = refused(registry.travel, "GET", "http://localhost:5000/x")
+    assert isinstance(error, BadInputError) and len(registry.sent) == 2, (
+        "a registry in the open sent us to an encrypted address, and that one into the open again: where we are counts"
+    )
+    registry = Travelled("http://localhost:5000", {"http://localhost:5000/x": "http://localhost:5000/y"})
+    assert refused(registry.travel, "GET", "http://localhost:5000/x") is None, (
+        "a registry that is not encrypted sent us on to an address that is not either: nothing is lost by that"
+    )
+
+
+@pytest.mark.exercise("minirt.registry.client.Registry.travel")
+def test_every_redirect_is_one_and_nothing_else() -> None:
+    for status in client.REDIRECTS:
+        for method in ("GET", "HEAD"):
+            registry = Travelled("https://registry.example", {HOME: (status, AWAY)})
+            answer = registry.travel(method, HOME)
+            assert answer.url == AWAY, f"{method} met the status {status}, one of REDIRECTS, and was not sent on"
+            assert registry.sent[1][0] == method, f"a {method} went on as a {registry.sent[1][0]}"
+            assert not registry.replies[1].closed, "the answer that is returned was closed: nobody can read it any more"
+    registry = Travelled("https://registry.example", {HOME: (304, AWAY)})
+    assert registry.travel("GET", HOME).status_code == 304, "304 is no redirect, although it begins with a 3: REDIRECTS"
+    nowhere = Travelled("https://registry.example", {HOME: 307})
+    try:
+        error = refused(nowhere.travel, "GET", HOME)
+    except LookupError as problem:
+        pytest.fail(f"a redirect without a Location ends in {problem!r}: a header may be missing")
+    assert isinstance(error, BadInputError), "a redirect without a Location leads nowhere: that must be an error"
 
 
 @pytest.mark.exercise("minirt.registry.client.Registry.travel")
@@ -306,7 +371,7 @@ class Unsteady:
         assert len(self.asked) < 60, "fetch() asks again and again: TRIES requests that bring nothing are the end"
         most = self.most.pop(0) if len(self.most) > 1 else self.most[0]
         if most < 0:
-            raise RegistryError("blob unknown", "BLOB_UNKNOWN", 404)
+            raise RegistryError("refused", "BLOB_UNKNOWN", -most)
         return Cut(start, most, self.error if most < len(CONTENT) else None, self.whole)
 
 
@@ -360,14 +425,19 @@ def test_it_ends_when_nothing_comes_any_more(pauses: list[int]) -> None:
     assert "300" in str(error), f"{str(error)!r} does not say at which byte it broke off (300)"
     assert len(registry.asked) == 1 + pull.TRIES, f"{len(registry.asked) - 1} tries, not {pull.TRIES}"
     assert pauses == list(range(1, pull.TRIES)), f"the pauses were {pauses}: pause(1) before the second try, and so on"
+    silent = Unsteady(300, 0, error=None)
+    assert isinstance(refused(fetched, silent), RegistryError) and len(silent.asked) == 1 + pull.TRIES, (
+        "answers that end without a byte, and without an error, are tries that bring nothing as well"
+    )
 
 
 @pytest.mark.exercise("minirt.registry.pull.fetch")
-def test_a_refusal_is_no_broken_connection(pauses: list[int]) -> None:
-    registry = Unsteady(300, -1)
+@pytest.mark.parametrize("status", [404, 401, 503])
+def test_a_refusal_is_no_broken_connection(status: int, pauses: list[int]) -> None:
+    registry = Unsteady(300, -status)
     error = refused(fetched, registry)
-    assert isinstance(error, RegistryError) and error.status == 404, (
-        f"the registry said 404, blob unknown, and fetch() told {error!r}"
+    assert isinstance(error, RegistryError) and error.status == status, (
+        f"the registry said {status}, and fetch() told {error!r}"
     )
     assert len(registry.asked) == 2, "the registry refused, and was asked again: it will not change its mind"
 
@@ -380,13 +450,14 @@ class Receiving:
     def __init__(self, *has: str) -> None:
         self.has, self.calls, self.content = has, [], b""  # type: ignore[var-annotated]
         self.number = 0
+        self.told: set[tuple[str, str]] = set()  # repository and digest, as they were told at the end
 
     def has_blob(self, repository: str, digest: str) -> bool:
         self.calls.append("HEAD")
         return repository in self.has
 
     def begin_upload(self, repository: str, digest: str = "", source: str = "") -> str:
-        self.calls.append(f"mount from {source}" if source else "POST")
+        self.calls.append(f"mount from {source}" if source else "POST with a digest" if digest else "POST")
         if source in self.has and source:
             return ""
         self.number += 1
@@ -394,12 +465,13 @@ class Receiving:
 
     def send_chunk(self, repository: str, address: str, pieces: Any, start: int, size: int) -> str:
         self.calls.append(f"PATCH {address}")
-        self.content += b"".join(pieces(start))
+        self.content += b"".join(pieces(start))[:size]
         return address + "?state=2"
 
     def finish_upload(self, repository: str, address: str, digest: str, content: bytes = b"") -> None:
         self.calls.append(f"PUT {address}")
         self.content += content
+        self.told.add((repository, digest))
 
 
 SMALL, LARGE = b"small", bytes(push.SMALL + 1)
@@ -407,8 +479,12 @@ SMALL, LARGE = b"small", bytes(push.SMALL + 1)
 
 def pushed(registry: Receiving, data: bytes = SMALL, *neighbours: str) -> Any:
     descriptor = {"digest": sha(data), "size": len(data)}
-    return push.push_blob(registry, "mine", descriptor, lambda start: iter([data[start:]]),  # type: ignore[arg-type]
-                          neighbours)
+
+    def pieces(start: int) -> Iterator[bytes]:
+        registry.calls += ["read"] * bool(registry.has)  # who has it needs no byte of it
+        return iter([data[start:]])
+
+    return push.push_blob(registry, "mine", descriptor, pieces, neighbours)  # type: ignore[arg-type]
 
 
 @pytest.mark.exercise("minirt.registry.push.push_blob")
@@ -428,6 +504,12 @@ def test_a_small_blob_goes_with_the_last_request() -> None:
         f"a blob of {len(SMALL)} bytes took {registry.calls}: it goes as the content of finish_upload()"
     )
     assert found == (push.PUSHED, ""), f"push_blob() tells {found}, not {(push.PUSHED, '')}"
+    assert registry.told == {("mine", sha(SMALL))}, f"it ended in the repository and with the digest {registry.told}"
+    registry = Receiving()
+    pushed(registry, bytes(push.SMALL))
+    assert registry.calls == ["HEAD", "POST", "PUT /upload/1"], (
+        f"a blob of exactly SMALL bytes took {registry.calls}: *at most* SMALL bytes go with the request that ends it"
+    )
 
 
 @pytest.mark.exercise("minirt.registry.push.push_blob")
@@ -462,6 +544,11 @@ def test_a_mount_that_became_an_upload_is_used() -> None:
     found = pushed(registry, SMALL, "nobody")
     assert registry.calls == ["HEAD", "mount from nobody", "PUT /upload/1"], (
         f"the registry began an upload where it could not mount; use it. These were made: {registry.calls}"
+    )
+    registry = Receiving()
+    pushed(registry, SMALL, "nobody", "nobody-else")
+    assert registry.calls[-1] == "PUT /upload/2", (
+        f"two neighbours had nothing, and two uploads were begun: the last one is used, and not {registry.calls[-1]!r}"
     )
     assert found == (push.PUSHED, ""), f"push_blob() tells {found}, not {(push.PUSHED, '')}"
 
@@ -575,6 +662,16 @@ def test_an_upload_is_its_owner_s(storage: Storage) -> None:
     )
     answer = ask(storage, "PUT", f"{place}?digest={sha(SMALL)}", SMALL, user="ada")
     assert answer.status == 201, f"ada may not end her own upload: {code(answer)}: look for the upload of request.user"
+
+
+@pytest.mark.exercise("minirt.registry.server.finish_upload")
+def test_bytes_of_another_place_are_refused(storage: Storage) -> None:
+    place = begun(storage)
+    ask(storage, "PATCH", place, b"smal")
+    answer = ask(storage, "PUT", f"{place}?digest={sha(SMALL)}", b"l", Content_Range="3-3")
+    assert answer.status == 416, (
+        f"the body is said to be byte 3, and byte 4 is next: the answer is {answer.status}, not 416; receive() compares"
+    )
 
 
 # -- the whole -------------------------------------------------------------------------------------------------------
