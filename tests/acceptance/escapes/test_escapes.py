@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 
-from minirt import capabilities
+from minirt import capabilities, errors
 from minirt.containers import log
 from minirt.errors import MinirtError
 from minirt.kernel import mount, paths, process
@@ -533,7 +533,7 @@ def test_python_traceback(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     os.dup2(theirs, 2)
     try:
         sentence = failing(bare(root))
-        monkeypatch.setattr(handle, "told", printed_by_python)
+        monkeypatch.setattr(errors, "told", printed_by_python)
         monkeypatch.setattr(handle, "_arrange", keeping_stderr(handle._arrange))
         with pytest.raises(Exception):  # noqa: B017 - whatever comes of it
             run(bare(root))
