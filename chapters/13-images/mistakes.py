@@ -106,6 +106,15 @@ def verify__only_too_long(data: bytes, wanted: Mapping[str, Any]) -> bytes:
     return data
 
 
+def verify__no_size_no_promise(data: bytes, wanted: Mapping[str, Any]) -> bytes:
+    """is a promise, too"""
+    if wanted["size"] and len(data) != wanted["size"]:
+        raise BadInputError(f"{wanted['digest']} has another size")
+    if digest(data) != wanted["digest"]:
+        raise BadInputError(f"{wanted['digest']} is damaged")
+    return data
+
+
 def choose__the_first(manifests: Sequence[dict[str, Any]], platform: str = "") -> dict[str, Any]:
     """it was made for another machine"""
     return manifests[0]

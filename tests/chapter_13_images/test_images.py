@@ -100,6 +100,9 @@ def test_other_bytes_are_refused(tmp_path: Path) -> None:
             f"the descriptor promised another size, {size} bytes, and verify() let {len(CONTENT)} through: who asks "
             "for five bytes must not be sent five gigabytes, nor fewer than were promised"
         )
+    assert refused(blobs.verify, CONTENT, PROMISED | {"size": 0}), "a promised size of 0 is a promise, too: no byte"
+    sentence = refused(blobs.verify, CONTENT, PROMISED | {"size": 5})
+    assert str(PROMISED["digest"]) in (sentence or ""), f"{sentence!r} does not name the blob: tell its digest"
     layout = str(tmp_path)
     name = blobs.write(layout, CONTENT)
     assert name == PROMISED["digest"]
@@ -178,6 +181,31 @@ def test_an_index_leads_to_a_manifest() -> None:
     descriptor, document = documents.follow({"digest": "top"}, lambda each: store[each["digest"]], "linux/amd64")
     assert (descriptor["digest"], document) == ("linux/amd64", {"layers": []})
     assert "nested" in str(refused(documents.follow, {"digest": "loop"}, lambda each: store[each["digest"]]))
+
+
+@pytest.mark.exercise("minirt.images.documents.choose")
+def test_the_first_that_fits_on_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    offered = [entry_for("linux", "amd64"), entry_for("linux", "arm64"), {"digest": "any"}]
+    for machine, wanted in (("amd64", offered[0]), ("arm64", offered[1]), ("riscv64", offered[2])):
+        monkeypatch.setattr(documents, "architecture", lambda machine=machine: machine)
+        found = documents.choose(offered)
+        assert found == wanted, (
+            f"on a machine whose architecture() is {machine} it chose {found}: the first that fits is wanted, for "
+            "Linux on *this* machine"
+        )
+    empty = {"digest": "any", "platform": None}
+    try:
+        assert documents.choose([empty]) == empty, "an entry that says nothing of its platform fits"
+    except (AttributeError, TypeError) as error:
+        pytest.fail(f'an entry with "platform": null ends in {error!r}: it says nothing, and fits')
+
+
+@pytest.mark.exercise("minirt.images.reference.split_domain")
+def test_what_only_looks_like_a_domain() -> None:
+    for text, wanted in (("localhosts/tool", ("docker.io", "localhosts/tool")), ("teamB/tool", ("teamB", "tool")),
+                         ("my.docker.io/tool", ("my.docker.io", "tool"))):
+        found = reference.split_domain(text)
+        assert found == wanted, f"{text} gives {found}, not {wanted}: compare whole names, and look at every letter"
 
 
 # -- chain ids -------------------------------------------------------------------------------------------------------
@@ -304,6 +332,14 @@ def test_a_removal_becomes_what_overlayfs_reads(stack: Unpacked) -> None:
     assert os.getxattr(top / "full", "trusted.overlay.opaque") == b"y"
     assert os.listdir(top / "full") == ["b"]
     assert stat.S_IMODE((top / "etc").stat().st_mode) == 0o750, "a directory that is left out is as it is below"
+
+
+@pytest.mark.exercise("minirt.images.changeset.meaning")
+def test_the_mark_is_a_whole_name() -> None:
+    found = changeset.meaning(changeset.OPAQUE + b".old")
+    assert found == (changeset.NOTHING, b""), (
+        f"{changeset.OPAQUE + b'.old'!r} only begins like the mark, and was told as {found}: a mark is a whole name"
+    )
 
 
 # -- writing ---------------------------------------------------------------------------------------------------------
