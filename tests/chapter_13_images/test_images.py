@@ -440,6 +440,21 @@ def test_what_does_not_fit_a_header_stands_before_it() -> None:
         assert content is not None and content.read() == b"abc"
 
 
+@pytest.mark.exercise("minirt.images.write.header")
+def test_a_field_is_used_to_its_last_byte() -> None:
+    full = Entry(b"\xff" * 100, changeset.SYMLINK, 0o777, link=b"\xfe" * 150)
+    full.mtime = 1_700_000_001_999_999_999
+    block = write.header(full)
+    assert block[:101] == b"\xff" * 100 + b"0", "a name of 100 bytes fills its field, without a zero byte behind it"
+    assert block[157:265] == b"\xfe" * 100 + b"ustar\x0000", (
+        "the field of the link has 100 bytes, and a target of 150 is cut off there")
+    assert block[136:148] == b"%011o\0" % 1_700_000_001, (
+        f"the time is {block[136:148]!r}: whole seconds; what is left is cut off (`//`), not rounded")
+    total = sum(block) - sum(block[148:156]) + 8 * ord(" ")
+    assert block[148:156] == b"%06o\0 " % total, (
+        f"the sum is {block[148:156]!r}, and all 512 bytes, its own as spaces, are {total:06o}: it is not cut")
+
+
 # -- the whole ---------------------------------------------------------------------------------------------------------
 
 HOSTILE = {
