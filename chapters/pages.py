@@ -16,7 +16,7 @@ from chapters import contents, skeleton
 
 CODE = re.compile(r"^<!-- code (?P<file>\S+)(?P<names>( \S+)*) -->$")
 END = "<!-- /code -->"
-SHELL = re.compile(r"^<!-- shell(?P<new> new)? -->$")
+SHELL = re.compile(r"^<!-- shell(?P<new> new)?(?: since Linux (?P<since>\d+\.\d+))? -->$")
 NOT_RUN = re.compile(r"^<!-- not run: .+ -->$")
 FENCE = re.compile(r"^ {0,3}(?P<ticks>`{3,}|~{3,})(?P<info>[^`]*)$")
 LANGUAGES = {".py": "python", ".toml": "toml", ".sh": "sh", ".json": "json", ".yml": "yaml", ".yaml": "yaml"}
@@ -142,6 +142,11 @@ class Transcript:
     line: int
     new: bool  # in a new cage
     commands: tuple[Command, ...]
+    since: str = ""  # the kernel that it needs, "6.3"; "" when every one does that we support
+
+    def runs_on(self, release: str) -> bool:
+        """Whether a kernel of that `release` ("6.1.0-49-amd64") is new enough."""
+        return [int(each) for each in self.since.split(".") if each] <= [int(each) for each in release.split(".")[:2]]
 
 
 def transcripts(text: str, path: Path) -> list[Transcript]:
@@ -163,7 +168,7 @@ def transcripts(text: str, path: Path) -> list[Transcript]:
             block, start = [], number
         elif block is not None and not fenced:
             if kind:
-                found.append(Transcript(start, bool(kind["new"]), _commands(block, path)))
+                found.append(Transcript(start, bool(kind["new"]), _commands(block, path), kind["since"] or ""))
             block = None
         elif block is not None:
             block.append((number, line))

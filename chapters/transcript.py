@@ -48,17 +48,19 @@ class Difference:
 
 
 def run_page(path: Path, root: Path = contents.ROOT) -> list[Difference]:
-    """Run all transcripts of a page, each `new` one in a cage of its own. Returns where page and shell differ.
+    """Run the transcripts of a page that this kernel can, each `new` one in a cage of its own. Returns where page and
+    shell differ.
 
     Root only. Raises PageError for a wrong marker, CageError where no cage can be made or it was ended."""
     sessions: list[list[Command]] = []
     for each in pages.transcripts(path.read_text(), path):
         if each.new or not sessions:
             sessions.append([])
-        sessions[-1] += each.commands
+        if each.runs_on(os.uname().release):
+            sessions[-1] += each.commands
 
     differences: list[Difference] = []
-    for commands in sessions:
+    for commands in filter(None, sessions):
 
         def inside(commands: list[Command] = commands) -> list[tuple[int, tuple[str, ...]]]:
             return [(commands.index(each.command), each.found) for each in compare(commands, root)]

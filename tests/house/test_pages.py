@@ -171,6 +171,13 @@ def test_a_transcript_is_commands_and_their_output() -> None:
     assert [(each.text, each.expected) for each in second.commands] == [("id", ("# x",))]
 
 
+def test_a_transcript_may_need_a_newer_kernel() -> None:
+    text = "<!-- shell new since Linux 6.10 -->\n```console\n# true\n```\n<!-- shell -->\n```console\n# true\n```\n"
+    newer, any_ = pages.transcripts(text, Path("p"))
+    assert newer.new and newer.runs_on("6.10.0-1-amd64") and newer.runs_on("7.0.0") and not newer.runs_on("6.9.12")
+    assert any_.runs_on("6.1.0")
+
+
 def test_a_transcript_that_nobody_runs_says_why() -> None:
     with pytest.raises(pages.PageError, match="needs <!-- shell -->"):
         pages.transcripts("```console\n# true\n```\n", Path("p"))
