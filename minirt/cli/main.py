@@ -13,7 +13,7 @@ import gc
 import os
 
 from minirt.cli.options import PROGRAM, Command, HelpAsked, complain
-from minirt.errors import MinirtError, UsageError
+from minirt.errors import MinirtError, UsageError, told
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -186,9 +186,10 @@ EXPLAIN = ("--explain", "--explain=true", "--explain=text", "--explain=json", "-
 def main(argv: Sequence[str]) -> int:
     """Runs one command line. `argv`: what follows the program's name. Returns the exit code; prints, never raises."""
     try:
-        return dispatch(list(argv))
-    except HelpAsked as asked:
-        return _print(str(asked))
+        try:
+            return dispatch(list(argv))
+        except HelpAsked as asked:
+            return _print(str(asked))
     except MinirtError as error:
         return complain(error, error.exit_code)
     except KeyboardInterrupt:
@@ -200,7 +201,7 @@ def main(argv: Sequence[str]) -> int:
             raise
         if yours := _explained(error):
             return complain(yours, 125)
-        return complain(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
+        return complain(told(error)[1])
     except Exception as error:
         if "MINIRT_DEBUG" in os.environ:
             raise
@@ -218,14 +219,9 @@ def _explained(error: Exception) -> str:
 
 
 def _print(text: str) -> int:
-    from minirt import state
+    from minirt.cli import format as formats
 
-    try:
-        state.write_all(1, text.encode("utf-8", "surrogateescape"))
-    except BrokenPipeError:
-        return 1
-    except OSError as error:
-        return complain(f"{error.strerror}: standard output")
+    formats.show(text)
     return 0
 
 
@@ -286,8 +282,7 @@ def run(command: Command, words: Sequence[str]) -> int:
     except OSError as error:
         if not command.ours or "MINIRT_DEBUG" in os.environ:
             raise
-        about = f": {error.filename}" if error.filename else ""
-        refusal = MinirtError(f"{error.strerror or error}{about}")
+        refusal = MinirtError(told(error)[1])
         refusal.exit_code = 125
         raise refusal from None
 

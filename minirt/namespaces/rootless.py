@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 
-from minirt import state
+from minirt import errors, state
 from minirt.errors import KernelError, MinirtError
 from minirt.kernel import process, syscalls
 from minirt.namespaces import mnt, user
@@ -155,8 +155,7 @@ def call(function: Callable[[], Any]) -> Any:
             enter()
             answer = {"value": function()}
         except (MinirtError, OSError) as error:
-            about = f": {error.filename}" if isinstance(error, OSError) and error.filename else ""
-            answer = {"error": f"{error.strerror}{about}" if isinstance(error, OSError) else str(error)}
+            answer = {"error": errors.told(error)[1]}
         state.write_all(speak, state.dumps(answer).encode())
         return 0
 
