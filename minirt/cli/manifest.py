@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from minirt.cli import format as formats
 from minirt.cli.options import Command, Option, Options, complain
-from minirt.errors import NotFoundError
 
 
 def _prepare() -> None:
@@ -31,19 +31,11 @@ def inspect(options: Options) -> int:
     """`minirt manifest inspect`."""
     _prepare()
     from minirt import state
-    from minirt.registry import describe, lists
+    from minirt.registry import hosts, lists
 
-    name = lists.full(options.arguments[-1])
-    found = lists.entries(lists.full(options.arguments[0]))
-    if len(options.arguments) == 2:
-        found = [each for each in found if each["Ref"] == str(name)]
-        if not found:
-            raise NotFoundError(f"No such manifest: {name.familiar()}")
-        shown = found[0] if options["verbose"] else next(v for k, v in found[0].items() if k.endswith("Manifest"))
-    elif found:
-        shown = found if options["verbose"] else state.loads(lists.document(found))
-    else:
-        shown = describe.describe(lists.connect(name.domain, options["insecure"]), name, options["verbose"])
+    name, *image = [lists.full(each) for each in options.arguments]
+    connect = partial(hosts.connect, allow_insecure=options["insecure"])
+    shown = lists.inspect(name, image[0] if image else None, connect, options["verbose"])
     one = options["verbose"] or "manifests" not in shown
     _say(_tabs(shown) if one else state.dumps(shown, indent=3, docker=True))
     return 0
@@ -52,10 +44,10 @@ def inspect(options: Options) -> int:
 def create(options: Options) -> int:
     """`minirt manifest create`."""
     _prepare()
-    from minirt.registry import lists
+    from minirt.registry import hosts, lists
 
     name, *images = [lists.full(each) for each in options.arguments]
-    lists.create(name, images, options["amend"], lambda domain: lists.connect(domain, options["insecure"]))
+    lists.create(name, images, options["amend"], partial(hosts.connect, allow_insecure=options["insecure"]))
     _say(f"Created manifest list {name}")
     return 0
 
@@ -76,10 +68,11 @@ def annotate(options: Options) -> int:
 def push(options: Options) -> int:
     """`minirt manifest push`."""
     _prepare()
-    from minirt.registry import lists
+    from minirt.registry import hosts, lists
 
     name = lists.full(options.arguments[0])
-    for line in lists.push_list(name, lists.connect(name.domain, options["insecure"]), options["purge"]):
+    registry = hosts.connect(name.domain, allow_insecure=options["insecure"])
+    for line in lists.push_list(name, registry, options["purge"]):
         _say(line)
     return 0
 

@@ -1,6 +1,6 @@
 """Chapter 13, beyond: platforms as people write them, and whether an image is made for one.
 
-Sources: OCI image-spec image-index.md "platform"; the names that containerd understands.
+Sources: OCI image-spec image-index.md "platform"; the names that Go has, and containerd understands.
 """
 
 from __future__ import annotations
@@ -13,19 +13,21 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-_SYSTEMS = ("linux", "windows", "freebsd", "darwin")
+SYSTEMS = ("aix", "android", "darwin", "dragonfly", "freebsd", "illumos", "js", "linux", "netbsd", "openbsd", "plan9",
+           "solaris", "wasip1", "windows", "zos")
+MACHINES = ("386", "amd64", "arm", "arm64", "loong64", "mips", "mips64", "mips64le", "mipsle", "ppc64", "ppc64le",
+            "riscv64", "s390x", "wasm")
 _OTHERWISE = {"x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64", "armhf": "arm", "i386": "386"}
-_MACHINES = {*_OTHERWISE, *_OTHERWISE.values(), "ppc64le", "riscv64", "s390x", "mips64le", "loong64"}
 
 
 def parse(text: str) -> str:
     """A platform as images name it, "linux/arm64": a machine alone is one with Linux, a system alone is on this
     machine's, and the kernel's names are understood too. Raises ValueError when it is none."""
     system, _, machine = text.partition("/")
-    if system in _MACHINES:
+    if system in MACHINES or system in _OTHERWISE:
         system, machine = "linux", text
     machine, _, variant = (machine or documents.architecture()).partition("/")
-    if system not in _SYSTEMS or not machine:
+    if system not in SYSTEMS or not machine:
         raise ValueError(f'"{text}": unknown operating system or architecture: give OS/ARCHITECTURE, as linux/arm64')
     machine = _OTHERWISE.get(machine, machine)
     return "/".join(filter(None, (system, machine, "" if (machine, variant) == ("arm64", "v8") else variant)))

@@ -19,16 +19,12 @@ from typing import Any
 
 from minirt import state
 from minirt.errors import BadInputError, MinirtError, NotFoundError
-from minirt.images import blobs, documents, reference
+from minirt.images import blobs, documents, platforms, reference
 from minirt.images.reference import Reference
-from minirt.registry import credentials, describe, hosts, push, transfer
+from minirt.registry import credentials, describe, push, transfer
 from minirt.registry.client import Manifest, Registry, RegistryError
 
 _INDENT = 3  # spaces, in the document that is pushed: the docker command makes the same bytes, and so the same digest
-_SYSTEMS = ("aix", "android", "darwin", "dragonfly", "freebsd", "illumos", "js", "linux", "netbsd", "openbsd", "plan9",
-            "solaris", "wasip1", "windows", "zos")
-_MACHINES = ("386", "amd64", "arm", "arm64", "loong64", "mips", "mips64", "mips64le", "mipsle", "ppc64", "ppc64le",
-             "riscv64", "s390x", "wasm")
 
 
 def full(text: str) -> Reference:
@@ -57,6 +53,23 @@ def _read(path: str) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError):
         raise BadInputError(f"{path} is no manifest of a list: remove it") from None
     return entry
+
+
+def inspect(name: Reference, image: Reference | None, connect: Callable[[str], Registry], verbose: bool) -> Any:
+    """What `manifest inspect` shows: an image in the list `name` of this machine, or without `image` that list, or
+    where there is none the manifest of that name in its registry. `verbose`: with name, digest and platform.
+
+    Raises NotFoundError when the image is not in the list, and as `describe.describe`.
+    """
+    found = entries(name)
+    if image:
+        found = [each for each in found if each["Ref"] == str(image)]
+        if not found:
+            raise NotFoundError(f"No such manifest: {image.familiar()}")
+        return found[0] if verbose else next(value for key, value in found[0].items() if key.endswith("Manifest"))
+    if found:
+        return found if verbose else state.loads(document(found))
+    return describe.describe(connect(name.domain), name, verbose)
 
 
 def create(name: Reference, images: list[Reference], amend: bool, connect: Callable[[str], Registry]) -> None:
@@ -88,7 +101,7 @@ def annotate(name: Reference, image: Reference, changes: dict[str, str], feature
     platform = entry["Descriptor"]["platform"] | {key: value for key, value in changes.items() if value}
     if features:
         platform["os.features"] = list(dict.fromkeys([*platform.get("os.features", []), *features]))
-    if platform.get("os") not in _SYSTEMS or platform.get("architecture") not in _MACHINES:
+    if platform.get("os") not in platforms.SYSTEMS or platform.get("architecture") not in platforms.MACHINES:
         raise BadInputError("manifest entry for image has unsupported os/arch combination: "
                             f"{platform.get('os')}/{platform.get('architecture')}")
     entry["Descriptor"]["platform"] = describe.ordered(platform)
@@ -160,8 +173,3 @@ def remove(names: list[Reference]) -> list[str]:
         else:
             complaints.append(f"No such manifest: {name.familiar()}")
     return complaints
-
-
-def connect(domain: str, insecure: bool) -> Registry:
-    """The registry of a domain, for these commands."""
-    return hosts.connect(domain, allow_insecure=insecure)
