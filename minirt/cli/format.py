@@ -173,6 +173,13 @@ def filters(values: Sequence[str], known: Sequence[str]) -> dict[str, list[str]]
     return result
 
 
+def is_true(name: str, value: str) -> bool:
+    """The value of a filter that is true or false. Raises MinirtError when it is neither."""
+    if value.lower() not in ("true", "1", "false", "0"):
+        raise MinirtError(f"invalid filter '{name}={value}': it is true or false")
+    return value.lower() in ("true", "1")
+
+
 def has_label(labels: Mapping[str, str], wanted: str) -> bool:
     """Whether `labels` satisfy one `label=` filter: `key`, or `key=value`."""
     key, equals, value = wanted.partition("=")

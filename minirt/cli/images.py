@@ -190,7 +190,7 @@ def prune(options: Options) -> int:
     from minirt.images import filters
 
     wanted = formats.filters(options["filter"], (*filters.PRUNING, "dangling"))
-    everything = options["all"] or any(map(filters.is_false, wanted.pop("dangling", ())))
+    everything = options["all"] or not all(formats.is_true("dangling", value) for value in wanted.pop("dangling", ()))
     if not options["force"]:
         what = "all images without at least one container associated to them" if everything else "all dangling images"
         if not formats.confirm(f"WARNING! This will remove {what}.\n"):

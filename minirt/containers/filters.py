@@ -21,7 +21,6 @@ KNOWN = ("ancestor", "before", "exited", "expose", "health", "id", "is-task", "i
          "publish", "since", "status", "volume")
 STATES = ("created", "running", "paused", "restarting", "removing", "exited", "dead")
 HEALTH = ("none", "starting", "healthy", "unhealthy")
-TRUTH = {"true": True, "1": True, "false": False, "0": False}
 
 
 def check(wanted: Mapping[str, Sequence[str]]) -> None:
@@ -30,7 +29,6 @@ def check(wanted: Mapping[str, Sequence[str]]) -> None:
         "status": (STATES.__contains__, f"one of {', '.join(STATES)}"),
         "health": (HEALTH.__contains__, f"one of {', '.join(HEALTH)}"),
         "exited": (str.isdigit, "an exit code"),
-        "is-task": (lambda value: value.lower() in TRUTH, "true or false"),
         "expose": (_is_port, "a port or a range of ports, as 80, 80/udp or 8000-8080"),
         "publish": (_is_port, "a port or a range of ports, as 80, 80/udp or 8000-8080"),
     }
@@ -38,6 +36,8 @@ def check(wanted: Mapping[str, Sequence[str]]) -> None:
         for value in wanted.get(name, ()):
             if not fits(value):
                 raise MinirtError(f"invalid filter '{name}={value}': it is {what}")
+    for value in wanted.get("is-task", ()):
+        formats.is_true("is-task", value)
 
 
 def _is_port(text: str) -> bool:
@@ -61,7 +61,7 @@ def passes(container: record.Container, now: record.State, wanted: Mapping[str, 
         "network": lambda value: value == host["NetworkMode"],
         "volume": lambda value: any(value in (mount["Source"], mount["Target"]) for mount in host["Mounts"]),
         "health": lambda value: value == "none",
-        "is-task": lambda value: not TRUTH[value.lower()],
+        "is-task": lambda value: not formats.is_true("is-task", value),
         "isolation": lambda value: True,  # of Windows; whatever is asked for, Docker shows all on Linux
         "expose": lambda value: False,
         "publish": lambda value: False,

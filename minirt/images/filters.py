@@ -29,19 +29,12 @@ def passes(image: Stored, wanted: Mapping[str, Sequence[str]], everything: Seque
     labels = (image.config.get("config") or {}).get("Labels") or {}
     if not may_go(labels, image.created, wanted):
         return False
-    if any(is_false(value) != bool(image.references) for value in wanted.get("dangling", ())):
+    if any(formats.is_true("dangling", value) == bool(image.references) for value in wanted.get("dangling", ())):
         return False
     if "reference" in wanted and not image.references:
         return False
     return (all(image.created < _created(name, everything) for name in wanted.get("before", ()))
             and all(image.created > _created(name, everything) for name in wanted.get("since", ())))
-
-
-def is_false(value: str) -> bool:
-    """Whether `dangling=VALUE` means the images that have a name. Raises MinirtError for a value that is none."""
-    if value.lower() not in ("true", "1", "false", "0"):
-        raise MinirtError(f"invalid filter 'dangling={value}': it is true or false")
-    return value.lower() in ("false", "0")
 
 
 def may_go(labels: Mapping[str, str], created: float, wanted: Mapping[str, Sequence[str]]) -> bool:
