@@ -229,10 +229,10 @@ def tell_missing(name: str) -> None:
 def made_for(name: str, options: Options) -> bool:
     """Whether the image is here and made for the platform that was asked for. Raises NotFoundError where it is not and
     may not be pulled either."""
-    from minirt.images import platforms, ready
+    from minirt.images import listing, platforms
 
     try:
-        platforms.check(ready.find(name).config, name, options["platform"])
+        platforms.check(listing.get(name).config, name, options["platform"])
     except NotFoundError:
         if options["pull"] == "missing":
             return False
