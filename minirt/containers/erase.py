@@ -17,7 +17,6 @@ from minirt.containers import first_process, record
 from minirt.errors import MinirtError
 
 CHAPTER = 17
-SIGKILL = 9
 
 
 @trace.narrated(CHAPTER, "forget the container: its record, its name, its pins", "rename(containers/ID, trash/ID)")
@@ -110,7 +109,7 @@ def kill_first(container: record.Container) -> None:
     namespace die."""
     pidfd = first_process.hold(container)
     if pidfd >= 0:
-        first_process.send(pidfd, SIGKILL)
+        first_process.send(pidfd, first_process.SIGKILL)
         first_process.wait(pidfd, 2)
         os.close(pidfd)
 

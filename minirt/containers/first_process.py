@@ -9,7 +9,6 @@ Manual pages: pidfd_open(2), pidfd_send_signal(2), proc(5) "starttime".
 
 from __future__ import annotations
 
-import _signal
 import os
 
 from minirt import state, trace
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from minirt.containers.record import Container
 
 CHAPTER = 17
+SIGKILL = 9  # signal(7)
 POLLIN = 1  # <poll.h>: a pidfd is readable when its process has ended
 
 
@@ -40,8 +40,10 @@ def hold(container: Container) -> int:
 @trace.narrated(CHAPTER, "send signal {number} to the container's first process", "pidfd_send_signal(pidfd, {number})")
 def send(pidfd: int, number: int) -> None:
     """Sends a signal; nothing happens when the process has ended meanwhile."""
+    from minirt.kernel import process  # which `ps` and `rm` do without
+
     try:
-        _signal.pidfd_send_signal(pidfd, number)  # type: ignore[attr-defined]
+        process.send_signal(pidfd, number)
     except ProcessLookupError:
         pass
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from minirt.containers import erase, record, repair, stop
+from minirt.containers import erase, first_process, record, repair, stop
 from minirt.errors import ConflictError, MinirtError
 
 TYPE_CHECKING = False
@@ -36,7 +36,7 @@ class Removal:
             if now.status == "paused":
                 what = "paused and must be unpaused first"
             raise ConflictError(f'cannot remove container "/{container.name}": container is {what}')
-        self._ending = stop.Ending(container, stop.KILL, -1, "remove")
+        self._ending = stop.Ending(container, first_process.SIGKILL, -1, "remove")
 
     def wait(self) -> None:
         """Waits until it is gone. Raises NotFoundError when somebody else removed it, ConflictError when it runs."""

@@ -14,10 +14,10 @@ import time
 from minirt import state
 from minirt.cgroups import tree
 from minirt.containers import first_process, peer, record, repair
+from minirt.containers.first_process import SIGKILL
 from minirt.errors import ConflictError
 
 GRACE = 10  # seconds between the stop signal and SIGKILL, as in Docker
-KILL = 9
 
 
 def not_running(container: record.Container, doing: str) -> ConflictError:
@@ -63,8 +63,8 @@ class Ending:
         if self.running:
             left = -1 if self._deadline is None else max(0.0, self._deadline - time.monotonic())
             if not first_process.wait(self._pidfd, left):
-                first_process.send(self._pidfd, KILL)
-                self.container.tell("kill", signal=KILL)
+                first_process.send(self._pidfd, SIGKILL)
+                self.container.tell("kill", signal=SIGKILL)
                 first_process.wait(self._pidfd, -1)
             os.close(self._pidfd)
         if not (self._ear and self._hears(self._ear)):
@@ -114,8 +114,8 @@ def kill(container: record.Container, signal: str = "KILL") -> None:
     from minirt.process import signals
 
     number = signals.number(signal)
-    if number == KILL:
-        ending = Ending(container, KILL, -1)
+    if number == SIGKILL:
+        ending = Ending(container, SIGKILL, -1)
         ending.wait()
         if ending.running:
             return

@@ -128,9 +128,9 @@ def set_limits(limits: Sequence[dict[str, Any]]) -> None:
     """Set resource limits from entries {"type": "RLIMIT_NOFILE", "soft", "hard"}; no limit is -1, or RLIM_INFINITY as
     the kernel's headers have it, 2**64 - 1. setrlimit(2).
     """
-    for limit in limits:
+    if limits:
         import resource  # loaded by `launch` already: nothing can be imported from here on
-
+    for limit in limits:
         soft, hard = [-1 if limit[name] == 2**64 - 1 else limit[name] for name in ("soft", "hard")]
         try:
             resource.setrlimit(getattr(resource, limit["type"]), (soft, hard))
