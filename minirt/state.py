@@ -342,9 +342,13 @@ def alive(who: dict[str, Json]) -> bool:
 def pin(directory: str, user: str, target: str) -> None:
     """Say that `user` (an id) uses the thing at `directory`: a symlink pins/USER to the user's own directory.
 
-    `target` is relative to `directory`/pins, or absolute. A pin whose target is gone is void.
+    `target` is relative to `directory`/pins, or absolute. A pin whose target is gone is void. Raises FileNotFoundError
+    when the thing is gone: it is not made again here.
     """
-    os.makedirs(f"{directory}/pins", exist_ok=True)
+    try:
+        os.mkdir(f"{directory}/pins")
+    except FileExistsError:
+        pass
     try:
         os.symlink(target, f"{directory}/pins/{user}")
     except FileExistsError:

@@ -1,8 +1,8 @@
 """Chapter 17: how a container comes to be: a name, a directory, a configuration.
 
 A container is *made* before it is *started*, and in an order that leaves nothing nameless behind when whoever makes
-it is killed: first the run directory with its lock, held by the maker; then the container's directory; then the
-name; then the pin on the image's layers; last the configuration. A directory without a readable configuration whose
+it is killed: first the run directory with its lock, held by the maker; then the container's directory; then the pin on
+the image's layers; then the name; last the configuration. A directory without a readable configuration whose
 lock is free is half made, and `repair.sweep` takes it away.
 
 What the configuration says stands in `configure`.
@@ -13,6 +13,7 @@ Source: Docker Engine API, "Create a container".
 from __future__ import annotations
 
 import os
+import time
 
 from minirt import state, trace
 from minirt.containers import configure, record
@@ -23,7 +24,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any
 
+    from minirt.images.ready import Image
+
 CHAPTER = 17
+PAUSES = (0, 0.001, 0.01, 0.1, 1, 2)  # seconds before each look at an image whose layer may not be in its place
 
 
 def make(asked: Mapping[str, Any], arguments: Sequence[str], id: str = "") -> record.Container:
@@ -44,9 +48,7 @@ def make(asked: Mapping[str, Any], arguments: Sequence[str], id: str = "") -> re
         lock = container.first_lock()
     make_directory(container)
     try:
-        from minirt.images import ready
-
-        config = configure.configuration(asked, arguments, ready.find(arguments[0]))
+        config = configure.configuration(asked, arguments, pinned_image(arguments[0], container.id))
         container.config = {**config, "Id": container.id, "Created": state.now()}
         if asked["userns"] == "auto":
             from minirt.containers import remap
@@ -58,7 +60,6 @@ def make(asked: Mapping[str, Any], arguments: Sequence[str], id: str = "") -> re
             keep.choose(asked, container)
         host_name(container)
         take_name(container, name)
-        pin(container)
         if lock:
             container.save()
             container.tell("create")
@@ -101,6 +102,31 @@ def make_directory(container: record.Container) -> None:
     os.makedirs(container.directory, 0o710)
 
 
+def pinned_image(name: str, id: str) -> Image:
+    """The image that `name` means, with a pin at its topmost layer (and so for all below it): this container uses it.
+
+    Between the look and the pin somebody may remove the image, bring another of that name, or only find out that it
+    is in use, for which a layer is put aside for a moment. So what is not there is looked for again. Raises as
+    `ready.find` when the image is gone, and MinirtError when the store has lost its layer.
+    """
+    from minirt.images import ready
+
+    for pause in PAUSES:
+        time.sleep(pause)
+        image = ready.find(name)
+        if not image.chains:
+            return image
+        layer = f"{state.root()}/layers/{image.chains[-1]}"
+        try:
+            state.pin(layer, id, f"../../../containers/{id}")
+            if os.path.isdir(f"{layer}/diff"):
+                return image
+            state.unpin(layer, id)
+        except FileNotFoundError:
+            pass
+    raise MinirtError(f"the image {name} has lost a layer: 'minirt system check --repair' mends the store")
+
+
 def take_name(container: record.Container, name: str) -> None:
     """Claims `name`, or one that is invented when it is empty. Raises ConflictError when it is taken."""
     def claim(name: str) -> None:
@@ -138,16 +164,3 @@ def host_name(container: record.Container) -> None:
     if not container.config["Config"]["Hostname"]:
         shared = "host" in (host["UTSMode"], host["NetworkMode"])
         container.config["Config"]["Hostname"] = os.uname().nodename if shared else container.id[:12]
-
-
-def pin(container: record.Container) -> None:
-    """Says at the image's topmost layer (and so for all below it) that this container uses it.
-
-    Raises MinirtError when the layer is gone: somebody removed the image in between.
-    """
-    chains = container.config["Layers"]
-    if chains:
-        layer = f"{state.root()}/layers/{chains[-1]}"
-        state.pin(layer, container.id, f"../../../containers/{container.id}")
-        if not os.path.isdir(f"{layer}/diff"):
-            raise MinirtError(f"the image {container.config['Config']['Image']} was removed meanwhile: try again")

@@ -144,3 +144,27 @@ def test_what_never_came_to_be_is_not_told_as_destroyed(tool):
     assert told() == ["create"]
     tool("rm", "box")
     assert told() == ["create", "destroy"]
+
+
+def test_a_layer_that_is_put_aside_for_a_moment_is_waited_for(tool):
+    """Whoever prunes renames a layer, sees its pins, and renames it back."""
+    [diff] = Path(tool.root).glob("layers/*/diff")
+    layer, aside = diff.parent, diff.parent.parent / f"dead-{diff.parent.name}"
+    layer.rename(aside)
+    started = tool.start("run", "--rm", "busybox", "echo", "here")
+    time.sleep(0.3)
+    assert not layer.exists(), "a pin must not make again what it is to hold"
+    aside.rename(layer)
+    out, _ = started.communicate(timeout=20)
+    assert (started.returncode, out) == (0, b"here\n")
+    assert tool.left() == []
+
+
+def test_a_layer_that_is_lost_is_told_with_its_cure(tool):
+    [diff] = Path(tool.root).glob("layers/*/diff")
+    aside = Path(tool.root) / "aside"
+    diff.parent.rename(aside)
+    assert "minirt system check --repair" in tool("run", "busybox", "true", status=125).err
+    assert tool.left() == []
+    aside.rename(diff.parent)
+    tool("run", "--rm", "busybox", "true")
